@@ -1,0 +1,407 @@
+"""The types everything else speaks in.
+
+One direction of flow: path -> Run -> Features -> Findings -> Report -> text.
+This file imports nothing of ours, so any module may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Scalar = str | int | float | bool | None
+
+Severity = Literal["critical", "warning", "info"]
+Verdict = Literal["critical", "warning", "info", "healthy", "not-assessed"]
+Direction = Literal["lower", "higher", "unknown"]
+Axis = Literal["step", "epoch", "row", "episode"]
+
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that could not be read, and what was lost by it.
+
+    ``kind`` is one of: truncated, checksum, damaged, empty, unreadable, pointer (a Git LFS
+    pointer instead of the file), unsafe, unsupported, too-large, rule-error, internal.
+    ``offset`` is in bytes.
+    """
+
+    path: str
+    kind: str
+    message: str
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One logged curve.
+
+    ``steps`` and ``values`` are float64 of equal length n; ``wall_times`` (seconds since the
+    epoch, or since the start where only that was logged) likewise, or None. Ingestors emit the
+    points in the order they were written; after assembly ``steps`` never decrease.
+    NaN in ``values`` is a NaN that was logged: a missing value is a missing point.
+    """
+
+    tag: str
+    steps: FloatArray
+    values: FloatArray
+    wall_times: FloatArray | None = None
+    axis: Axis = "step"
+    source: str = ""
+    role: str = ""  # "" = not mapped
+    direction: Direction = "unknown"
+    subject: str = ""  # the layer, class, component or metric that a per-part role speaks of
+    rewinds: tuple[float, ...] = ()  # steps at which the log went back
+    superseded: int = 0  # points overwritten by a later write of the same step
+    leading_zeros: int = 0  # placeholder zeros logged before the metric was first computed
+
+    @property
+    def points(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histograms:
+    """All histograms logged under one tag, in columns.
+
+    Frame i holds buckets ``offsets[i]:offsets[i + 1]``; bucket j covers
+    ``(edges_left[j], edges_right[j]]`` with ``counts[j]`` elements. Per-frame columns have one
+    entry a frame; where the writer did not store them (tensor encoding) they are computed from
+    the buckets.
+    """
+
+    tag: str
+    steps: FloatArray
+    wall_times: FloatArray
+    minimum: FloatArray
+    maximum: FloatArray
+    count: FloatArray
+    total: FloatArray
+    total_squares: FloatArray
+    offsets: IntArray
+    edges_left: FloatArray
+    edges_right: FloatArray
+    counts: FloatArray
+    source: str = ""
+    role: str = ""
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A logged piece of text: never interpreted, always escaped when shown."""
+
+    tag: str
+    step: float
+    value: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorRef:
+    """A tensor in a checkpoint that is read only when asked for.
+
+    ``group`` says what it belongs to: model, ema, optimizer or other. For optimizer state,
+    ``name`` is the parameter's name (or its index where names are not stored) and ``slot`` the
+    state's key, such as ``exp_avg_sq``.
+    ``blocks(limit)`` yields the elements in storage order as flat numpy arrays of at most
+    ``limit`` bytes, bfloat16 and float8 widened to float32.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    group: str
+    blocks: Callable[[int], Iterator[NDArray[np.generic]]]
+    slot: str = ""
+
+    @property
+    def count(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds. No tensor's bytes are in memory."""
+
+    path: str
+    format: str
+    tensors: tuple[TensorRef, ...]
+    step: int | None = None
+    epoch: int | None = None
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    optimizer: Mapping[str, Scalar] = field(default_factory=dict)  # first param group: lr, betas …
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)  # loss scale, versions …
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStats:
+    """Statistics of one tensor of one checkpoint.
+
+    Moments, minimum, maximum, norms and quantiles are over the finite elements and None where
+    there is none. ``unit_norm_min``/``unit_norm_median``/``dead_units`` are over rows of the
+    first axis (output units), None for fewer than two axes.
+    """
+
+    name: str
+    group: str
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    abs_max: float | None
+    l1: float | None
+    l2: float | None
+    zeros: int
+    nan: int
+    inf: int
+    skew: float | None
+    kurtosis: float | None
+    quantiles: Mapping[str, float] = field(default_factory=dict)
+    slot: str = ""
+    fan_in: int | None = None
+    unit_norm_min: float | None = None
+    unit_norm_median: float | None = None
+    dead_units: int | None = None
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What one file gave: the common answer of every ingestor."""
+
+    series: tuple[Series, ...] = ()
+    histograms: tuple[Histograms, ...] = ()
+    texts: tuple[Text, ...] = ()
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One training run: everything that was found of it."""
+
+    name: str
+    path: str
+    series: tuple[Series, ...] = ()
+    histograms: tuple[Histograms, ...] = ()
+    texts: tuple[Text, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    files: tuple[str, ...] = ()  # every file that belongs to the run, read or not
+    problems: tuple[Problem, ...] = ()
+
+    def by_role(self, role: str) -> tuple[Series, ...]:
+        return tuple(s for s in self.series if s.role == role)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The value of one feature, and where it shows.
+
+    ``steps`` is the stretch (or, both ends equal, the point) of ``role``'s curve that the value
+    speaks of; ``where`` names the layer, class or tensor that is worst; ``items`` all of them.
+    """
+
+    value: float
+    steps: tuple[float, float] | None = None
+    role: str = ""
+    where: str = ""
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why a feature has no value; ``needs`` names what the run would have had to log."""
+
+    reason: str
+    needs: tuple[str, ...] = ()
+
+
+Features = Mapping[str, Measurement | Missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A rule's threshold, with its unit and the reason for its value."""
+
+    value: float
+    unit: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """``feature op threshold``; ``param`` names the parameter the threshold came from."""
+
+    feature: str
+    op: str
+    threshold: float
+    param: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    items: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    items: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    item: Condition
+
+
+Condition = All | AnyOf | Not | Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A hypothesis. ``weight`` is its likelihood before the evidence of the run is looked at."""
+
+    id: str
+    text: str
+    weight: float = 0.5
+    more_likely_when: Condition | None = None
+    less_likely_when: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """``snippets`` maps framework (pytorch, lightning, keras, transformers) to code."""
+
+    title: str
+    effort: str  # low | medium | high
+    snippets: Mapping[str, str]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTest:
+    """An example embedded in a rule: series by role (or tag), and what the rule must say."""
+
+    name: str
+    expect: str  # fires | quiet | not_applicable
+    series: Mapping[str, object] = field(default_factory=dict)
+    features: Mapping[str, float] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    title: str
+    family: str
+    severity: Severity
+    scope: str  # run | checkpoint | layer
+    why: str
+    when: Condition
+    applies_when: Condition
+    evidence: str
+    confidence: float
+    params: Mapping[str, Param]
+    causes: tuple[Cause, ...]
+    remedies: tuple[Remedy, ...]
+    false_positives: tuple[str, ...]
+    references: tuple[str, ...]
+    explains: tuple[str, ...]
+    tests: tuple[RuleTest, ...]
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One condition that held: a measurement against its threshold."""
+
+    feature: str
+    value: float
+    op: str
+    threshold: float
+    text: str
+    margin: float = 0.0  # how far beyond the threshold, 0 at it, 1 at twice it
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something to draw on the curve of ``role``: a point (first == last) or a stretch."""
+
+    role: str
+    first: float
+    last: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyCause:
+    id: str
+    text: str
+    likelihood: float
+    evidence: tuple[str, ...] = ()  # what in this run speaks for or against it
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    rule: str
+    title: str
+    severity: Severity
+    confidence: float
+    summary: str
+    why: str
+    scope_kind: str = "run"
+    scope_name: str | None = None
+    steps: tuple[float, float] | None = None
+    evidence: tuple[Evidence, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    causes: tuple[LikelyCause, ...] = ()
+    remedies: tuple[Remedy, ...] = ()  # snippets filled with the run's own values
+    false_positives: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    explained_by: str | None = None
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    rule: str
+    missing: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunReport:
+    run: Run
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    not_applicable: tuple[NotApplicable, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    features: Features = field(default_factory=dict)
+    layers: tuple[LayerStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """Runs come worst first; each run's findings best first."""
+
+    runs: tuple[RunReport, ...]
+    problems: tuple[Problem, ...] = ()
+    version: str = ""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(f for r in self.runs for f in r.findings)
