@@ -1,0 +1,74 @@
+"""Metrics of single classes, and accuracy that says little."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analyzer.features import Context, Value, feature
+from analyzer.features.curves import Unavailable
+from analyzer.model import Measurement, Series
+
+BALANCED = ("f1", "recall", "balanced", "kappa", "mcc", "matthews", "auprc", "average_precision", "precision")
+
+
+def _class_series(context: Context) -> list[Series]:
+    found = [s for role in ("val_class_metric", "train_class_metric") for s in context.run.by_role(role)]
+    found = [s for s in found if s.points >= 3 and np.isfinite(s.values).any()]
+    if len(found) < 2:
+        raise Unavailable("no metrics of single classes were logged", ("class_metric",))
+    return found
+
+
+def _final(series: Series) -> float:
+    values = series.values[np.isfinite(series.values)]
+    return float(np.median(values[-max(1, len(values) // 5) :]))
+
+
+@feature("class.lowest", "ratio", "lowest final metric of a single class", low=0, label="worst class")
+def lowest(context: Context) -> Value:
+    series = _class_series(context)
+    finals = [_final(s) for s in series]
+    worst = int(np.argmin(finals))
+    return Measurement(finals[worst], where=series[worst].tag)
+
+
+@feature("class.highest", "ratio", "highest final metric of a single class", low=0)
+def highest(context: Context) -> Value:
+    series = _class_series(context)
+    finals = [_final(s) for s in series]
+    best = int(np.argmax(finals))
+    return Measurement(finals[best], where=series[best].tag)
+
+
+@feature(
+    "class.balanced_final",
+    "ratio",
+    "lowest final value of recall, F1 and other metrics that the majority class cannot lift",
+    low=0,
+    label="lowest balanced metric",
+)
+def balanced_final(context: Context) -> Value:
+    found = [
+        s
+        for role in ("val_metric", "train_metric")
+        for s in context.run.by_role(role)
+        if any(word in f"{s.subject} {s.tag}".lower() for word in BALANCED)
+        and s.points >= 3
+        and np.isfinite(s.values).any()
+    ]
+    if not found:
+        raise Unavailable("no recall, F1 or balanced metric was logged", ("f1", "recall"))
+    finals = [_final(s) for s in found]
+    worst = int(np.argmin(finals))
+    return Measurement(finals[worst], where=found[worst].tag)
+
+
+@feature(
+    "class.accuracy_range", "ratio", "range of the validation accuracy after the first evaluation", low=0
+)
+def accuracy_range(context: Context) -> Value:
+    """Percent are taken as fractions; spread between the 5th and 95th percentile."""
+    curve = context.curve("val_metric") if context.has("val_metric") else context.curve("train_metric")
+    curve.need(4)
+    low, high = np.percentile(curve.raw[1:], [5, 95])
+    return float(high - low) / (1.0 if np.max(curve.raw) <= 1 else 100.0)

@@ -1,0 +1,261 @@
+"""The curve that stands for a role, prepared for measuring.
+
+Several series may carry one role (per step and per epoch, several losses that add up, several
+evaluation sets). One is chosen, or a sum is formed, here and only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from analyzer.features.robust import block_edges, block_means, block_medians, point_noise, running_median
+from analyzer.model import Axis, FloatArray, Measurement, Run, Series
+
+BLOCKS = 200
+LOG_DECADES = 3.0  # beyond this span a positive curve is measured on a log scale
+
+
+class Unavailable(Exception):
+    """Raised by a feature that cannot be measured on this run."""
+
+    def __init__(self, reason: str, needs: Sequence[str] = ()):
+        super().__init__(reason)
+        self.reason = reason
+        self.needs = tuple(needs)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A curve as a cost: lower is better whatever was logged.
+
+    ``steps``, ``raw``: the finite points, as logged. ``all_steps``, ``all_raw``: with NaN and Inf.
+    """
+
+    role: str
+    tag: str
+    axis: Axis
+    direction: str
+    all_steps: FloatArray
+    all_raw: FloatArray
+    wall_times: FloatArray | None = None
+
+    @cached_property
+    def finite(self) -> np.ndarray:
+        return np.isfinite(self.all_raw)
+
+    @cached_property
+    def steps(self) -> FloatArray:
+        return self.all_steps[self.finite]
+
+    @cached_property
+    def raw(self) -> FloatArray:
+        return self.all_raw[self.finite]
+
+    @property
+    def n(self) -> int:
+        return len(self.raw)
+
+    @cached_property
+    def log(self) -> bool:
+        """Whether the curve is measured on a log scale: all positive and over 3 decades wide."""
+        if self.direction == "higher" or self.n < 4 or np.min(self.raw) <= 0:
+            return False
+        blocks = block_medians(self.raw, BLOCKS)
+        return bool(np.log10(blocks.max() / blocks.min()) > LOG_DECADES)
+
+    @cached_property
+    def cost(self) -> FloatArray:
+        if self.direction == "higher":
+            return -self.raw
+        return np.log(self.raw) if self.log else self.raw
+
+    def to_raw(self, cost: float) -> float:
+        """A cost as the value that would have been logged."""
+        if self.direction == "higher":
+            return -cost
+        return float(np.exp(cost)) if self.log else cost
+
+    def need(self, points: int) -> None:
+        """Raise unless the curve has ``points`` finite points."""
+        if self.n < points:
+            raise Unavailable(f"{self.role} has {self.n} points; {points} are needed", (self.role,))
+
+    @cached_property
+    def block_steps(self) -> FloatArray:
+        """Step of the middle of each of at most 200 blocks of equal count."""
+        edges = block_edges(self.n, BLOCKS)
+        return self.steps[(edges[:-1] + edges[1:] - 1) // 2]
+
+    @cached_property
+    def blocks(self) -> FloatArray:
+        """Median cost of each block."""
+        return block_medians(self.cost, BLOCKS)
+
+    @cached_property
+    def block_size(self) -> float:
+        return self.n / max(1, len(self.blocks))
+
+    @cached_property
+    def width(self) -> int:
+        """Smoothing window in blocks: none below 8, then about a twentieth, at least 3."""
+        m = len(self.blocks)
+        return 1 if m < 8 else max(3, m // 20 | 1)
+
+    @cached_property
+    def smooth(self) -> FloatArray:
+        return running_median(self.blocks, self.width)
+
+    @cached_property
+    def noise(self) -> float:
+        """Noise of single points, in units of cost."""
+        return point_noise(self.cost)
+
+    def level_noise(self, cost: FloatArray | None = None) -> float:
+        """Noise of a smoothed level: point noise over the root of the points averaged.
+
+        The factor 1.25 is a median's standard error over a mean's. Where blocks scatter more
+        than their points explain (slow wander), the blocks' own scatter counts.
+        """
+        points = self.cost if cost is None else cost
+        averaged = max(1.0, self.block_size * self.width)
+        wander = point_noise(self.blocks) / np.sqrt(self.width)
+        return float(max(1.25 * point_noise(points) / np.sqrt(averaged), wander))
+
+    @cached_property
+    def start(self) -> float:
+        """Cost at the start: median of the first hundredth of the points."""
+        return float(np.median(self.cost[: max(1, self.n // 100)]))
+
+    @cached_property
+    def end_count(self) -> int:
+        """Points that make the end level: a tenth, at least 3 of 6 and more."""
+        return max(3 if self.n >= 6 else 1, self.n // 10)
+
+    @cached_property
+    def end(self) -> float:
+        return float(np.median(self.cost[-self.end_count :]))
+
+    @cached_property
+    def best_block(self) -> int:
+        return int(np.argmin(self.smooth))
+
+    @cached_property
+    def best(self) -> float:
+        """Lowest smoothed cost."""
+        return float(min(self.smooth[self.best_block], self.end, self.start))
+
+    @cached_property
+    def best_step(self) -> float:
+        """Step of the lowest point within the smoothing window of the lowest level."""
+        edges = block_edges(self.n, BLOCKS)
+        half = self.width // 2
+        a = int(edges[max(0, self.best_block - half)])
+        b = int(edges[min(len(edges) - 1, self.best_block + half + 1)])
+        return float(self.steps[a + int(np.argmin(self.cost[a:b]))])
+
+    @cached_property
+    def drop(self) -> float:
+        """From the start to the best level; never negative."""
+        return max(0.0, self.start - self.best)
+
+    @cached_property
+    def span(self) -> float:
+        """The way the curve covered: the descent or, where it rose beyond its start, the rise."""
+        return max(self.start, self.end) - self.best
+
+    @cached_property
+    def first_step(self) -> float:
+        return float(self.steps[0])
+
+    @cached_property
+    def length(self) -> float:
+        return float(self.steps[-1] - self.steps[0])
+
+    def position(self, step: float) -> float:
+        """Where ``step`` lies in the run, 0 to 1."""
+        return (step - self.first_step) / self.length if self.length > 0 else 1.0
+
+    def tail(self, share: float) -> slice:
+        """The points of the last ``share`` of the steps."""
+        cut = self.steps[-1] - share * self.length
+        return slice(int(np.searchsorted(self.steps, cut)), self.n)
+
+    def at(self, step: float, value: float) -> Measurement:
+        return Measurement(value, (step, step), self.role)
+
+    def over(self, first: float, last: float, value: float) -> Measurement:
+        return Measurement(value, (first, last), self.role)
+
+    def coarse(self, blocks: int) -> FloatArray:
+        """Mean cost over at most ``blocks`` blocks: what is left when batch noise averages out."""
+        return block_means(self.cost, blocks) if self.n > blocks else self.cost
+
+
+def curve_of(run: Run, role: str) -> Curve:
+    """The curve of ``role``; raises :class:`Unavailable` where the run has none.
+
+    train_metric and val_metric are the accuracy where there is one, else the metric of known
+    direction with most points. Losses logged only in parts are added up.
+    """
+    series = _candidates(run, role)
+    if not series:
+        raise Unavailable(f"no {role} was logged", (role,))
+    chosen = max(series, key=lambda s: (int(np.isfinite(s.values).sum()), s.points))
+    steps, values = chosen.steps[chosen.leading_zeros :], chosen.values[chosen.leading_zeros :]
+    if not len(values):
+        raise Unavailable(f"{role} holds placeholders only", (role,))
+    wall = chosen.wall_times
+    direction = chosen.direction if chosen.direction != "unknown" else "lower"
+    return Curve(
+        role,
+        chosen.tag,
+        chosen.axis,
+        direction,
+        steps,
+        values,
+        None if wall is None else wall[chosen.leading_zeros :],
+    )
+
+
+def _candidates(run: Run, role: str) -> list[Series]:
+    found = [s for s in run.by_role(role) if s.points]
+    if role in ("train_loss", "val_loss"):
+        return found or _summed(run, role)
+    if role in ("train_metric", "val_metric"):
+        accuracy = [s for s in run.by_role(role.replace("metric", "accuracy")) if s.points]
+        return accuracy or [s for s in found if s.direction != "unknown"]
+    return found
+
+
+def _summed(run: Run, role: str) -> list[Series]:
+    """The sum of a loss's parts where all were logged at the same steps."""
+    parts = {s.subject or s.tag: s for s in run.by_role(f"{role}_part") if s.points > s.leading_zeros}
+    other = "val_loss" if role == "train_loss" else "train_loss"
+    partners = {s.subject or s.tag for s in run.by_role(f"{other}_part") if s.points > s.leading_zeros}
+    shared = [parts[k] for k in parts if k in partners] if partners else list(parts.values())
+    if not shared:
+        return []
+    if len(shared) == 1:
+        return shared
+    first = max(shared, key=lambda s: s.points)
+    same = [s for s in shared if np.array_equal(s.steps, first.steps)]
+    total = np.sum([s.values for s in same], axis=0)
+    tag = " + ".join(s.tag for s in same)
+    zeros = max(s.leading_zeros for s in same)
+    return [
+        Series(
+            tag,
+            first.steps,
+            total,
+            first.wall_times,
+            first.axis,
+            first.source,
+            role,
+            "lower",
+            leading_zeros=zeros,
+        )
+    ]

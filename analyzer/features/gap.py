@@ -1,0 +1,268 @@
+"""Training and validation against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analyzer.features import Context, Value, feature
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import mann_kendall_z, running_median
+from analyzer.model import FloatArray, Measurement
+
+Pair = Literal["loss", "metric"]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Train and validation costs at the same moments, in one unit."""
+
+    steps: FloatArray
+    train: FloatArray
+    val: FloatArray
+    train_span: float
+
+    @property
+    def gap(self) -> FloatArray:
+        return np.asarray(self.val - self.train)
+
+
+def aligned(context: Context, pair: Pair = "loss") -> Aligned:
+    """Training cost averaged over the stretch before each validation point.
+
+    Curves on different axes (steps against epochs) are laid over each other by their share of
+    the run. Raises Unavailable with fewer than 3 shared moments.
+    """
+    train, val = context.curve(f"train_{pair}"), context.curve(f"val_{pair}")
+    train.need(3)
+    val.need(3)
+    if val.log != train.log:
+        train_cost, val_cost = (c.raw if c.direction != "higher" else -c.raw for c in (train, val))
+    else:
+        train_cost, val_cost = train.cost, val.cost
+    at = _on_axis_of(train, val)
+    averaged = _average_before(train.steps, train_cost, at)
+    usable = np.isfinite(averaged)
+    if usable.sum() < 3:
+        raise Unavailable("training and validation share fewer than 3 moments", ("train_loss", "val_loss"))
+    span = float(np.max(averaged[usable]) - np.min(averaged[usable]))
+    return Aligned(val.steps[usable], averaged[usable], val_cost[usable], span)
+
+
+def _on_axis_of(train: Curve, val: Curve) -> FloatArray:
+    """Validation's moments on the training curve's axis."""
+    overlap = val.steps[-1] > train.steps[0] and val.steps[0] <= train.steps[-1] * 1.05 + 1
+    if train.axis == val.axis and overlap:
+        return val.steps
+    share = (val.steps - val.steps[0] + val.length / max(1, val.n - 1)) / max(
+        1e-12, val.length + val.length / max(1, val.n - 1)
+    )
+    return np.asarray(train.first_step + share * train.length)
+
+
+def _average_before(steps: FloatArray, cost: FloatArray, at: FloatArray) -> FloatArray:
+    """Median cost since the previous moment; the latest value where none was logged since."""
+    right = np.searchsorted(steps, at, side="right")
+    left = np.concatenate([[0], right[:-1]])
+    left = np.maximum(left, right - 200)
+    values = [
+        np.median(cost[a:b]) if b > a else (cost[b - 1] if b > 0 else np.nan)
+        for a, b in zip(left, right, strict=True)
+    ]
+    return np.array(values, dtype=np.float64)
+
+
+def _both(context: Context, pair: Pair) -> tuple[Aligned, int]:
+    """Aligned curves and the index of validation's best moment."""
+    both = aligned(context, pair)
+    width = 3 if len(both.val) >= 8 else 1
+    return both, int(np.argmin(running_median(both.val, width)))
+
+
+def _span(value: float) -> float:
+    if value <= 0:
+        raise Unavailable("the training curve never changes", ("train_loss",))
+    return value
+
+
+def _register(pair: Pair) -> None:
+    """The features of one pair of curves: losses, or metrics."""
+    prefix = "gap" if pair == "loss" else "metric_gap"
+    words = "loss" if pair == "loss" else "metric (as an error)"
+
+    def named(
+        name: str, unit: str, meaning: str, label: str = "", low: float = -np.inf, high: float = np.inf
+    ):  # type: ignore[no-untyped-def]
+        return feature(
+            f"{prefix}.{name}", unit, meaning.replace("{words}", words), label=label, low=low, high=high
+        )
+
+    @named(
+        "start", "ratio", "validation {words} above training at the first evaluations, against training's way"
+    )
+    def start(context: Context) -> Value:
+        both, _ = _both(context, pair)
+        first = max(1, len(both.gap) // 10)
+        return float(np.median(both.gap[:first])) / _span(both.train_span)
+
+    @named("end", "ratio", "validation {words} above training at the end, against training's way")
+    def end(context: Context) -> Value:
+        both, _ = _both(context, pair)
+        last = max(1, len(both.gap) // 10)
+        return float(np.median(both.gap[-last:])) / _span(both.train_span)
+
+    @named(
+        "growth",
+        "ratio",
+        "growth of the gap between validation and training {words} since validation was best, against training's way",
+    )
+    def growth(context: Context) -> Value:
+        both, best = _both(context, pair)
+        last = max(1, len(both.gap) // 10)
+        change = float(np.median(both.gap[-last:]) - both.gap[best]) / _span(both.train_span)
+        return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"val_{pair}")
+
+    @named("growth_z", "sigma", "significance of the widening of the gap over the second half of the run")
+    def growth_z(context: Context) -> Value:
+        both, _ = _both(context, pair)
+        return mann_kendall_z(both.gap[len(both.gap) // 2 :] if len(both.gap) >= 10 else both.gap)
+
+    @named(
+        "train_change_after_best",
+        "ratio",
+        "change of training {words} since validation was best, against its way; negative means it kept improving",
+    )
+    def train_change(context: Context) -> Value:
+        both, best = _both(context, pair)
+        last = max(1, (len(both.train) - best) // 5)
+        change = float(np.median(both.train[-last:]) - both.train[best]) / _span(both.train_span)
+        return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"train_{pair}")
+
+    @named(
+        "train_trend_after_best",
+        "sigma",
+        "significance of training {words}'s trend since validation was best; negative means it kept improving",
+    )
+    def train_trend(context: Context) -> Value:
+        both, best = _both(context, pair)
+        after = both.train[best:]
+        if len(after) < 4:
+            raise Unavailable("fewer than 4 evaluations follow the best one", (f"val_{pair}",))
+        return mann_kendall_z(after)
+
+    @named(
+        "correlation",
+        "ratio",
+        "rank correlation of training and validation {words} over the run",
+        low=-1,
+        high=1,
+    )
+    def correlation(context: Context) -> Value:
+        both, _ = _both(context, pair)
+        if len(both.val) < 5:
+            raise Unavailable("fewer than 5 evaluations", (f"val_{pair}",))
+        ranks = [np.argsort(np.argsort(x)).astype(np.float64) for x in (both.train, both.val)]
+        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+for _pair in ("loss", "metric"):
+    _register(_pair)  # type: ignore[arg-type]
+
+
+@feature(
+    "gap.ratio_end",
+    "ratio",
+    "final validation loss over final training loss",
+    low=0,
+    label="validation / training",
+)
+def ratio_end(context: Context) -> Value:
+    return _ratio(context, slice(-max(1, len(aligned(context).val) // 10), None))
+
+
+@feature("gap.ratio_start", "ratio", "validation loss over training loss at the first evaluations", low=0)
+def ratio_start(context: Context) -> Value:
+    return _ratio(context, slice(0, max(1, len(aligned(context).val) // 10)))
+
+
+def _ratio(context: Context, part: slice) -> float:
+    """Ratio of medians of the logged losses; Unavailable where they are not positive."""
+    train, val = context.curve("train_loss"), context.curve("val_loss")
+    both = aligned(context)
+    log = train.log and val.log
+    t, v = (float(np.median(x[part])) for x in (both.train, both.val))
+    if log:
+        return float(np.exp(np.clip(v - t, -300, 300)))
+    if min(t, v) <= 0:
+        raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
+    return v / t
+
+
+@feature(
+    "gap.best_ratio",
+    "ratio",
+    "lowest ratio of validation to training loss kept for a tenth of the evaluations",
+    low=0,
+)
+def best_ratio(context: Context) -> Value:
+    both = aligned(context)
+    if np.min(both.val) <= 0 or np.min(both.train) <= 0:
+        raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
+    return float(np.quantile(both.val / both.train, 0.1))
+
+
+@feature(
+    "gap.val_improvement",
+    "ratio",
+    "improvement of the validation loss against that of the training loss over the same stretch",
+)
+def val_improvement(context: Context) -> Value:
+    both = aligned(context)
+    return float(both.val[0] - np.min(both.val)) / _span(float(both.train[0] - np.min(both.train)))
+
+
+@feature(
+    "gap.val_first_level",
+    "ratio",
+    "first validation loss as a share of the training loss's start; near 0 means solved at once",
+    low=0,
+)
+def val_first_level(context: Context) -> Value:
+    train, val = context.curve("train_loss"), context.curve("val_loss")
+    val.need(2)
+    start = train.to_raw(train.start)
+    first = float(np.median(val.raw[:2]))
+    if start <= 0 or first < 0:
+        raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
+    return first / start
+
+
+@feature(
+    "val_metric.early_level",
+    "ratio",
+    "validation accuracy or score reached within the first tenth of the evaluations, of at most 1",
+    low=0,
+    high=1,
+)
+def early_level(context: Context) -> Value:
+    return _fraction(context.curve("val_metric"), slice(0, max(2, context.curve("val_metric").n // 10)))
+
+
+@feature("val_metric.best_level", "ratio", "best validation accuracy or score, of at most 1", low=0, high=1)
+def best_level(context: Context) -> Value:
+    return _fraction(context.curve("val_metric"), slice(None))
+
+
+@feature("train_metric.best_level", "ratio", "best training accuracy or score, of at most 1", low=0, high=1)
+def best_train_level(context: Context) -> Value:
+    return _fraction(context.curve("train_metric"), slice(None))
+
+
+def _fraction(curve: Curve, part: slice) -> float:
+    """Best value of a part of a bounded score, as a fraction; percent are recognised."""
+    if curve.direction != "higher" or np.min(curve.raw) < 0 or np.max(curve.raw) > 100:
+        raise Unavailable(f"{curve.role} is not a score between 0 and 1", (curve.role,))
+    top = 1.0 if np.max(curve.raw) <= 1 else 100.0
+    return float(np.max(curve.raw[part])) / top

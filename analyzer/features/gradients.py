@@ -1,0 +1,240 @@
+"""Gradient norms, global and per layer."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from analyzer.features import Context, Value, feature
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import mann_kendall_z, running_median
+from analyzer.model import FloatArray, Measurement, Run, Series
+
+
+def _norm(context: Context) -> Curve:
+    """Global gradient norm; from the layers' norms where only those were logged."""
+    curve = context.curve("grad_norm") if context.has("grad_norm") else _from_layers(context.run)
+    if not curve.all_raw.size:
+        raise Unavailable("no gradient norm was logged", ("grad_norm",))
+    return curve
+
+
+def _from_layers(run: Run) -> Curve:
+    layers = layer_norms(run)
+    if not layers:
+        raise Unavailable("no gradient norm was logged", ("grad_norm",))
+    first = layers[0]
+    same = [s for s in layers if np.array_equal(s.steps, first.steps)]
+    total = np.sqrt(np.sum([s.values**2 for s in same], axis=0))
+    return Curve("grad_norm", "grad_norm of all layers", first.axis, "lower", first.steps, total)
+
+
+def layer_norms(run: Run) -> list[Series]:
+    """Per-layer norms in depth order: by the numbers in their names, else as logged."""
+    found = [s for s in run.by_role("grad_norm_layer") if np.isfinite(s.values).any()]
+    numbered = [(_numbers(s.subject), s) for s in found]
+    if len({key for key, _ in numbered if key}) >= 2:
+        return [s for _, s in sorted(numbered, key=lambda pair: pair[0])]
+    return found
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(x) for x in re.findall(r"\d+", name)[:4])
+
+
+@feature("grad.median", "value", "median gradient norm", low=0)
+def median(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(3)
+    return float(np.median(curve.raw))
+
+
+@feature("grad.max", "value", "highest gradient norm", low=0, label="highest gradient norm")
+def highest(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(3)
+    top = int(np.argmax(curve.raw))
+    return curve.at(float(curve.steps[top]), float(curve.raw[top]))
+
+
+@feature(
+    "grad.max_over_median",
+    "ratio",
+    "highest gradient norm over its median",
+    low=1,
+    label="highest gradient norm",
+)
+def max_over_median(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(5)
+    usual = float(np.median(curve.raw))
+    if usual <= 0:
+        raise Unavailable("the median gradient norm is 0", ("grad_norm",))
+    top = int(np.argmax(curve.raw))
+    return curve.at(float(curve.steps[top]), float(curve.raw[top]) / usual)
+
+
+@feature(
+    "grad.high_share",
+    "ratio",
+    "share of steps with a gradient norm above ten times the median of the first half",
+    low=0,
+    high=1,
+)
+def high_share(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(10)
+    usual = float(np.median(curve.raw[: curve.n // 2]))
+    if usual <= 0:
+        raise Unavailable("the gradient norm is 0", ("grad_norm",))
+    return float(np.mean(curve.raw > 10 * usual))
+
+
+@feature(
+    "grad.growth",
+    "ratio",
+    "gradient norm of the last tenth over that of the first half, medians",
+    low=0,
+    label="growth of the gradient norm",
+)
+def growth(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(8)
+    usual = float(np.median(curve.raw[: curve.n // 2]))
+    if usual <= 0:
+        raise Unavailable("the gradient norm is 0", ("grad_norm",))
+    last = curve.raw[-max(3, curve.n // 10) :]
+    return curve.over(float(curve.steps[-len(last)]), float(curve.steps[-1]), float(np.median(last)) / usual)
+
+
+@feature(
+    "grad.burst",
+    "ratio",
+    "highest running level of the gradient norm over the level it started from",
+    low=0,
+    label="burst of the gradient norm",
+)
+def burst(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(8)
+    level = running_median(curve.raw, 5)
+    start = float(np.median(curve.raw[: max(3, curve.n // 20)]))
+    if start <= 0:
+        raise Unavailable("the gradient norm starts at 0", ("grad_norm",))
+    top = int(np.argmax(level))
+    return curve.at(float(curve.steps[top]), float(level[top]) / start)
+
+
+@feature("grad.trend_z", "sigma", "significance of the gradient norm's trend; positive means growing")
+def trend_z(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(5)
+    return mann_kendall_z(curve.raw)
+
+
+@feature("grad.nonfinite", "count", "NaN and Inf gradient norms", low=0)
+def nonfinite(context: Context) -> Value:
+    curve = _norm(context)
+    bad = np.flatnonzero(~curve.finite)
+    if not len(bad):
+        return Measurement(0.0)
+    step = float(curve.all_steps[bad[0]])
+    return Measurement(float(len(bad)), (step, step), curve.role)
+
+
+@feature(
+    "grad.spread",
+    "ratio",
+    "spread of the gradient norm: 90th over 10th percentile after the first tenth",
+    low=1,
+)
+def spread(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(10)
+    low, high = np.percentile(curve.raw[curve.n // 10 :], [10, 90])
+    if low <= 0:
+        raise Unavailable("the gradient norm reaches 0", ("grad_norm",))
+    return float(high / low)
+
+
+@feature("grad.zero_share", "ratio", "share of steps with a gradient norm of exactly 0", low=0, high=1)
+def zero_share(context: Context) -> Value:
+    curve = _norm(context)
+    curve.need(3)
+    return float(np.mean(curve.raw == 0))
+
+
+@feature(
+    "grad.over_clip_share",
+    "ratio",
+    "share of steps with a gradient norm at or above the configured clip value",
+    low=0,
+    high=1,
+)
+def over_clip_share(context: Context) -> Value:
+    clip = context.value("hparam.gradient_clip")
+    curve = _norm(context)
+    curve.need(10)
+    if clip <= 0:
+        raise Unavailable("gradients are not clipped", ("gradient_clip",))
+    return float(np.mean(curve.raw >= 0.999 * clip))
+
+
+def _layer_levels(context: Context) -> tuple[list[str], FloatArray, Series]:
+    layers = layer_norms(context.run)
+    if len(layers) < 3:
+        raise Unavailable("fewer than 3 layers have gradient norms", ("grad_norm_layer",))
+    levels = np.array([np.median(s.values[np.isfinite(s.values)]) for s in layers])
+    return [s.subject or s.tag for s in layers], levels, layers[0]
+
+
+@feature(
+    "grad.layer_ratio",
+    "ratio",
+    "median gradient norm of the first third of the layers over that of the last third; small means vanishing",
+    low=0,
+    label="gradient of early against late layers",
+)
+def layer_ratio(context: Context) -> Value:
+    names, levels, first = _layer_levels(context)
+    third = max(1, len(levels) // 3)
+    late = float(np.median(levels[-third:]))
+    if late <= 0:
+        raise Unavailable("the late layers' gradient norms are 0", ("grad_norm_layer",))
+    worst = int(np.argmin(levels[:third]))
+    steps = (float(first.steps[0]), float(first.steps[-1]))
+    return Measurement(
+        float(np.median(levels[:third])) / late, steps, "grad_norm_layer", names[worst], tuple(names[:third])
+    )
+
+
+@feature(
+    "grad.layer_decay",
+    "ratio",
+    "factor by which the gradient norm shrinks per layer towards the input (geometric mean)",
+    low=0,
+)
+def layer_decay(context: Context) -> Value:
+    _, levels, _ = _layer_levels(context)
+    positive = levels[levels > 0]
+    if len(positive) < 3:
+        raise Unavailable("the layers' gradient norms are 0", ("grad_norm_layer",))
+    return float((positive[0] / positive[-1]) ** (1 / (len(positive) - 1)))
+
+
+@feature("grad.layer_max_over_median", "ratio", "largest layer gradient norm over the layers' median", low=0)
+def layer_max(context: Context) -> Value:
+    names, levels, _ = _layer_levels(context)
+    usual = float(np.median(levels))
+    if usual <= 0:
+        raise Unavailable("the layers' gradient norms are 0", ("grad_norm_layer",))
+    top = int(np.argmax(levels))
+    return Measurement(float(levels[top]) / usual, where=names[top])
+
+
+@feature("grad.dead_layers", "count", "layers whose gradient norm is exactly 0 throughout", low=0)
+def dead_layers(context: Context) -> Value:
+    names, _, _ = _layer_levels(context)
+    dead = [n for n, s in zip(names, layer_norms(context.run), strict=True) if not np.any(s.values)]
+    return Measurement(float(len(dead)), where=dead[0] if dead else "", items=tuple(dead))

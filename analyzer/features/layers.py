@@ -1,0 +1,334 @@
+"""Weights, optimizer state and activations, layer by layer.
+
+Statistics come from the run's checkpoints; activations from logged scalars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analyzer.features import Context, Value, feature
+from analyzer.features.curves import Unavailable
+from analyzer.model import LayerStats, Measurement, Series
+
+NORM_WORDS = ("norm", "bn", "ln_", "running_", "num_batches")
+SECOND_MOMENT = "exp_avg_sq"
+
+
+def _weights(context: Context) -> list[LayerStats]:
+    """Model tensors of the last checkpoint, in depth order."""
+    layers = [s for s in context.layers if s.group == "model"]
+    if not layers:
+        raise Unavailable("the run has no checkpoint that could be read", ("checkpoint",))
+    return [s for s in layers if s.checkpoint == layers[-1].checkpoint]
+
+
+def _matrices(context: Context) -> list[LayerStats]:
+    """Weight matrices and kernels: at least two axes, and not a norm's."""
+    found = [
+        s
+        for s in _weights(context)
+        if len(s.shape) >= 2 and s.count >= 16 and not any(w in s.name.lower() for w in NORM_WORDS)
+    ]
+    if not found:
+        raise Unavailable("the checkpoint has no weight matrices", ("checkpoint",))
+    return found
+
+
+def _worst(values: Sequence[float], names: Sequence[str], over: float = np.inf) -> Measurement:
+    """The largest value with its name; ``items`` are the names of all values beyond ``over``."""
+    top = int(np.argmax(values))
+    items = tuple(n for n, v in zip(names, values, strict=True) if v > over)
+    return Measurement(float(values[top]), where=names[top], items=items)
+
+
+@feature(
+    "weights.nonfinite",
+    "count",
+    "NaN and Inf elements in the last checkpoint's parameters and buffers",
+    low=0,
+    label="NaN weights",
+)
+def nonfinite(context: Context) -> Value:
+    layers = _weights(context)
+    return _worst_total([s.nan + s.inf for s in layers], [s.name for s in layers])
+
+
+def _worst_total(counts: Sequence[int], names: Sequence[str]) -> Measurement:
+    bad = [(c, n) for c, n in zip(counts, names, strict=True) if c]
+    where = max(bad)[1] if bad else ""
+    return Measurement(float(sum(c for c, _ in bad)), where=where, items=tuple(n for _, n in bad))
+
+
+@feature("weights.nonfinite_tensors", "count", "tensors with NaN or Inf in the last checkpoint", low=0)
+def nonfinite_tensors(context: Context) -> Value:
+    bad = tuple(s.name for s in _weights(context) if s.nan + s.inf)
+    return Measurement(float(len(bad)), where=bad[0] if bad else "", items=bad)
+
+
+@feature("weights.optimizer_nonfinite", "count", "NaN and Inf elements in the optimizer's state", low=0)
+def optimizer_nonfinite(context: Context) -> Value:
+    state = [s for s in context.layers if s.group == "optimizer"]
+    if not state:
+        raise Unavailable("no checkpoint holds optimizer state", ("optimizer_state",))
+    return _worst_total([s.nan + s.inf for s in state], [f"{s.name} ({s.slot})" for s in state])
+
+
+def _scales(context: Context) -> tuple[list[float], list[str]]:
+    """Weight std against 1 / sqrt(fan_in), the order of Xavier's and He's schemes."""
+    layers = [s for s in _matrices(context) if s.fan_in and s.std is not None]
+    if not layers:
+        raise Unavailable("no weight matrix with a known fan-in", ("checkpoint",))
+    return [float(s.std or 0) * np.sqrt(s.fan_in or 1) for s in layers], [s.name for s in layers]
+
+
+@feature(
+    "weights.scale_max",
+    "ratio",
+    "largest weight scale: standard deviation times root of the fan-in; initialisation schemes give about 0.6 to 1.4",
+    low=0,
+    label="weight scale",
+)
+def scale_max(context: Context) -> Value:
+    values, names = _scales(context)
+    return _worst(values, names, 5.0)
+
+
+@feature(
+    "weights.scale_min", "ratio", "smallest weight scale: standard deviation times root of the fan-in", low=0
+)
+def scale_min(context: Context) -> Value:
+    values, names = _scales(context)
+    low = int(np.argmin(values))
+    return Measurement(float(values[low]), where=names[low])
+
+
+@feature("weights.scale_median", "ratio", "median weight scale over the layers", low=0)
+def scale_median(context: Context) -> Value:
+    return float(np.median(_scales(context)[0]))
+
+
+@feature("weights.outlier_scale", "ratio", "largest weight scale over the layers' median", low=1)
+def outlier_scale(context: Context) -> Value:
+    values, names = _scales(context)
+    usual = float(np.median(values))
+    if len(values) < 3 or usual <= 0:
+        raise Unavailable("fewer than 3 layers to compare", ("checkpoint",))
+    found = _worst(values, names)
+    return Measurement(found.value / usual, where=found.where)
+
+
+@feature("weights.abs_max", "value", "largest weight in absolute value", low=0)
+def abs_max(context: Context) -> Value:
+    layers = [s for s in _matrices(context) if s.abs_max is not None]
+    if not layers:
+        raise Unavailable("no finite weight", ("checkpoint",))
+    return _worst([float(s.abs_max or 0) for s in layers], [s.name for s in layers])
+
+
+def _first_and_last(context: Context) -> list[tuple[LayerStats, LayerStats]]:
+    last = {s.name: s for s in _weights(context)}
+    every = [s for s in context.layers if s.group == "model"]
+    first = {s.name: s for s in every if s.checkpoint == every[0].checkpoint}
+    if every[0].checkpoint == every[-1].checkpoint:
+        raise Unavailable("only one checkpoint", ("second_checkpoint",))
+    pairs = [(first[n], s) for n, s in last.items() if n in first and first[n].shape == s.shape]
+    if not pairs:
+        raise Unavailable("the checkpoints share no tensor", ("second_checkpoint",))
+    return pairs
+
+
+@feature(
+    "weights.norm_growth",
+    "ratio",
+    "largest growth of a layer's weight norm from the first checkpoint to the last",
+    low=0,
+    label="growth of the weight norm",
+)
+def norm_growth(context: Context) -> Value:
+    pairs = [(a, b) for a, b in _first_and_last(context) if len(a.shape) >= 2 and a.l2 and b.l2 is not None]
+    if not pairs:
+        raise Unavailable("no weight matrix in both checkpoints", ("second_checkpoint",))
+    return _worst([float(b.l2 or 0) / float(a.l2 or 1) for a, b in pairs], [b.name for _, b in pairs], 10.0)
+
+
+@feature(
+    "weights.unchanged",
+    "count",
+    "weight tensors that are equal in the first and the last checkpoint while others changed",
+    low=0,
+    label="unchanged",
+)
+def unchanged(context: Context) -> Value:
+    """Compared by their statistics: equal bytes have equal statistics."""
+    pairs = [(a, b) for a, b in _first_and_last(context) if _trainable(b)]
+    same = [b.name for a, b in pairs if _same(a, b)]
+    if len(same) == len(pairs):
+        raise Unavailable("no tensor changed between the checkpoints", ("second_checkpoint",))
+    return Measurement(float(len(same)), where=same[0] if same else "", items=tuple(same))
+
+
+def _trainable(stats: LayerStats) -> bool:
+    return stats.dtype.startswith(("float", "bfloat")) and not any(
+        w in stats.name for w in ("running_", "inv_freq", "position_ids", "mask")
+    )
+
+
+def _same(a: LayerStats, b: LayerStats) -> bool:
+    return (a.mean, a.std, a.min, a.max, a.l1, a.l2) == (b.mean, b.std, b.min, b.max, b.l1, b.l2) and bool(
+        a.std
+    )
+
+
+def _second_moments(context: Context) -> list[LayerStats]:
+    found = [
+        s for s in context.layers if s.group == "optimizer" and s.slot == SECOND_MOMENT and s.mean is not None
+    ]
+    if not found:
+        raise Unavailable("no checkpoint holds Adam's second moments", ("optimizer_state",))
+    return [s for s in found if s.checkpoint == found[-1].checkpoint]
+
+
+@feature(
+    "optimizer.never_trained",
+    "count",
+    "parameters whose second moment is zero throughout: they never received a gradient",
+    low=0,
+    label="never trained",
+)
+def never_trained(context: Context) -> Value:
+    dead = tuple(s.name for s in _second_moments(context) if s.zeros == s.count)
+    return Measurement(float(len(dead)), where=dead[0] if dead else "", items=dead)
+
+
+@feature(
+    "optimizer.without_state",
+    "count",
+    "weight tensors of the model for which the optimizer holds no state, while it does for others",
+    low=0,
+)
+def without_state(context: Context) -> Value:
+    known = {s.name for s in _second_moments(context)}
+    weights = [s.name for s in _weights(context) if _trainable(s)]
+    if not known & set(weights):
+        raise Unavailable("the optimizer's state does not name its parameters", ("optimizer_state",))
+    lacking = tuple(n for n in weights if n not in known)
+    return Measurement(float(len(lacking)), where=lacking[0] if lacking else "", items=lacking)
+
+
+@feature(
+    "optimizer.layer_ratio",
+    "ratio",
+    "RMS gradient of the first third of the weight matrices over the last third, from Adam's second moments",
+    low=0,
+    label="gradient of early against late layers",
+)
+def layer_ratio(context: Context) -> Value:
+    """Root of the mean second moment is the RMS gradient up to a bias correction common to all."""
+    moments = [s for s in _second_moments(context) if len(s.shape) >= 2]
+    levels = np.sqrt([max(float(s.mean or 0), 0.0) for s in moments])
+    third = len(levels) // 3
+    if third < 1 or float(np.median(levels[-third:])) <= 0:
+        raise Unavailable("fewer than 3 weight matrices with optimizer state", ("optimizer_state",))
+    ratio = float(np.median(levels[:third]) / np.median(levels[-third:]))
+    return Measurement(ratio, where=moments[0].name, items=tuple(s.name for s in moments[:third]))
+
+
+@feature(
+    "optimizer.dead_units",
+    "ratio",
+    "largest share of a layer's units whose second moment is zero: their gradient died",
+    low=0,
+    high=1,
+    label="dead units",
+)
+def optimizer_dead_units(context: Context) -> Value:
+    moments = [
+        s
+        for s in _second_moments(context)
+        if s.dead_units is not None and len(s.shape) >= 2 and s.zeros < s.count
+    ]
+    if not moments:
+        raise Unavailable("no second moments by unit", ("optimizer_state",))
+    return _worst([float(s.dead_units or 0) / s.shape[0] for s in moments], [s.name for s in moments], 0.3)
+
+
+@feature(
+    "weights.dead_units",
+    "ratio",
+    "largest share of a layer's units whose weights are all zero",
+    low=0,
+    high=1,
+    label="dead units",
+)
+def dead_units(context: Context) -> Value:
+    layers = [s for s in _matrices(context) if s.dead_units is not None]
+    if not layers:
+        raise Unavailable("no weight matrix with units", ("checkpoint",))
+    return _worst([float(s.dead_units or 0) / s.shape[0] for s in layers], [s.name for s in layers], 0.3)
+
+
+def _by_layer(context: Context, role: str, what: str) -> list[Series]:
+    found = [s for s in context.run.by_role(role) if np.isfinite(s.values).any()]
+    if not found:
+        raise Unavailable(f"no {what} was logged", ("activations",))
+    return found
+
+
+def _late_level(series: Series) -> float:
+    values = series.values[np.isfinite(series.values)]
+    return float(np.median(values[-max(1, len(values) // 5) :]))
+
+
+def _activation(context: Context, role: str, what: str, over: float) -> Measurement:
+    series = _by_layer(context, role, what)
+    levels = [_late_level(s) for s in series]
+    levels = [v / 100 if v > 1 else v for v in levels]
+    found = _worst(levels, [s.subject or s.tag for s in series], over)
+    worst = series[int(np.argmax(levels))]
+    return Measurement(
+        found.value, (float(worst.steps[0]), float(worst.steps[-1])), role, found.where, found.items
+    )
+
+
+@feature(
+    "act.zero_fraction",
+    "ratio",
+    "largest share of zero activations of a layer, late in the run",
+    low=0,
+    high=1,
+    label="zero activations",
+)
+def zero_fraction(context: Context) -> Value:
+    return _activation(context, "activation_zero_fraction", "share of zero activations", 0.9)
+
+
+@feature("act.zero_layers", "count", "layers with more than 90 % zero activations late in the run", low=0)
+def zero_layers(context: Context) -> Value:
+    found = _activation(context, "activation_zero_fraction", "share of zero activations", 0.9)
+    return Measurement(float(len(found.items)), where=found.where, items=found.items)
+
+
+@feature(
+    "act.saturation",
+    "ratio",
+    "largest share of saturated activations of a layer, late in the run",
+    low=0,
+    high=1,
+    label="saturated activations",
+)
+def saturation(context: Context) -> Value:
+    return _activation(context, "activation_saturation", "share of saturated activations", 0.8)
+
+
+@feature(
+    "update.ratio",
+    "ratio",
+    "median size of an update relative to its weights, over the layers; about 1e-3 is usual",
+    low=0,
+)
+def update_ratio(context: Context) -> Value:
+    series = _by_layer(context, "update_ratio", "update-to-weight ratio")
+    return float(np.median([np.median(s.values[np.isfinite(s.values)]) for s in series]))

@@ -1,0 +1,120 @@
+"""NaN, Inf and the loss scale of mixed precision."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analyzer.features import Context, Value, curve_feature, feature
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.model import Measurement
+
+
+def _first_bad(curve: Curve) -> int:
+    bad = np.flatnonzero(~curve.finite)
+    if not len(bad):
+        raise Unavailable(f"{curve.role} is finite throughout", ())
+    return int(bad[0])
+
+
+@curve_feature("nonfinite", "count", "NaN and Inf values of the {curve}", low=0, label="NaN")
+def nonfinite(curve: Curve) -> Value:
+    bad = np.flatnonzero(~curve.finite)
+    if not len(bad):
+        return Measurement(0.0)
+    steps = curve.all_steps[bad]
+    return curve.over(float(steps[0]), float(steps[-1]), float(len(bad)))
+
+
+@curve_feature(
+    "nonfinite_share",
+    "ratio",
+    "share of the {curve}'s points, from the first NaN or Inf on, that are NaN or Inf",
+    low=0,
+    high=1,
+)
+def nonfinite_share(curve: Curve) -> Value:
+    first = _first_bad(curve)
+    return Measurement(float(np.mean(~curve.finite[first:])))
+
+
+@curve_feature(
+    "first_nonfinite_step", "step", "step of the first NaN or Inf of the {curve}", label="first NaN"
+)
+def first_nonfinite_step(curve: Curve) -> Value:
+    step = float(curve.all_steps[_first_bad(curve)])
+    return curve.at(step, step)
+
+
+@curve_feature("last_finite", "value", "last finite value of the {curve} before its first NaN or Inf")
+def last_finite(curve: Curve) -> Value:
+    first = _first_bad(curve)
+    if first == 0:
+        raise Unavailable(f"{curve.role} is NaN or Inf from its first point on", ())
+    return curve.at(float(curve.all_steps[first - 1]), float(curve.all_raw[first - 1]))
+
+
+@curve_feature("never_finite", "flag", "1 where no point of the {curve} is finite", low=0, high=1)
+def never_finite(curve: Curve) -> Value:
+    return float(not curve.finite.any())
+
+
+@curve_feature(
+    "before_nan_ratio",
+    "ratio",
+    "last finite values of the {curve} before its first NaN against the usual level before; 1 is a clean entry",
+    low=0,
+)
+def before_nan_ratio(curve: Curve) -> Value:
+    first = _first_bad(curve)
+    before = curve.all_raw[max(0, first - 50) : first]
+    if len(before) < 6:
+        raise Unavailable(f"{curve.role} has too few points before its first NaN", (curve.role,))
+    usual = float(np.median(np.abs(before[:-3])))
+    if usual == 0:
+        raise Unavailable(f"{curve.role} is 0 before its first NaN", ())
+    return float(np.max(np.abs(before[-3:]))) / usual
+
+
+@feature("scale.backoffs", "count", "times the loss scale was cut", low=0, label="loss scale cut")
+def backoffs(context: Context) -> Value:
+    curve = context.curve("loss_scale")
+    return Measurement(float(np.sum(np.diff(curve.raw) < 0)))
+
+
+@feature(
+    "scale.backoff_rate",
+    "ratio",
+    "share of logged steps at which the loss scale was cut, over the second half of the run",
+    low=0,
+    high=1,
+)
+def backoff_rate(context: Context) -> Value:
+    curve = context.curve("loss_scale")
+    curve.need(10)
+    late = curve.raw[curve.n // 2 :]
+    return Measurement(float(np.mean(np.diff(late) < 0)))
+
+
+@feature("scale.final", "value", "loss scale at the end", low=0)
+def final_scale(context: Context) -> Value:
+    curve = context.curve("loss_scale")
+    curve.need(1)
+    return Measurement(float(curve.raw[-1]))
+
+
+@feature(
+    "scale.collapse",
+    "ratio",
+    "highest loss scale over the final one",
+    low=1,
+    label="collapse of the loss scale",
+)
+def collapse(context: Context) -> Value:
+    curve = context.curve("loss_scale")
+    curve.need(3)
+    if curve.raw[-1] <= 0:
+        raise Unavailable("the final loss scale is not positive", ("loss_scale",))
+    peak = int(np.argmax(curve.raw))
+    return curve.over(
+        float(curve.steps[peak]), float(curve.steps[-1]), float(curve.raw[peak] / curve.raw[-1])
+    )

@@ -1,0 +1,127 @@
+"""Patterns that repeat with the epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analyzer.features import Context, Value, feature
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import lag_correlation, running_median
+from analyzer.features.spikes import find_spikes
+from analyzer.model import FloatArray
+
+CYCLES = 3  # epochs needed before a repetition can be told from chance
+
+
+def epoch_points(context: Context) -> float:
+    """Points of the training loss per epoch; raises Unavailable where it is not known.
+
+    From the logged epoch, else from the rhythm of validation.
+    """
+    loss = context.curve("train_loss")
+    loss.need(30)
+    per_step = loss.n / loss.length if loss.length > 0 else 0.0
+    length = _epoch_length(context, loss) * per_step
+    if length < 6:
+        raise Unavailable("fewer than 6 points of the training loss per epoch", ("train_loss",))
+    if loss.n < CYCLES * length:
+        raise Unavailable(f"fewer than {CYCLES} epochs", ("train_loss",))
+    return float(length)
+
+
+def _epoch_length(context: Context, loss: Curve) -> float:
+    """Length of an epoch in steps."""
+    for series in context.run.by_role("epoch"):
+        epochs = series.values[np.isfinite(series.values)]
+        if len(epochs) > 3 and np.ptp(epochs) >= 2 and series.axis == loss.axis:
+            return float(np.ptp(series.steps) / np.ptp(epochs))
+    if context.has("val_loss"):
+        val = context.curve("val_loss")
+        rhythm = np.diff(val.steps)
+        if val.axis == loss.axis and val.n >= 4 and np.ptp(rhythm) <= 0.1 * np.median(rhythm):
+            return float(np.median(rhythm))
+    raise Unavailable("the length of an epoch is not known", ("epoch",))
+
+
+def _residual(context: Context, period: float) -> FloatArray:
+    loss = context.curve("train_loss")
+    cost = loss.cost
+    trend = running_median(cost, round(2 * period) | 1)
+    return np.asarray(cost - trend)
+
+
+@feature(
+    "data.epoch_period",
+    "ratio",
+    "share of the training loss's variation around its trend that repeats with the epoch",
+    low=0,
+    high=1,
+    label="repeats with the epoch",
+)
+def epoch_period(context: Context) -> Value:
+    """Variance between the means of the phases of an epoch, less what noise of that size gives.
+
+    R^2 adjusted for the number of phases, over blocks of at most 24 phases.
+    """
+    period = epoch_points(context)
+    residual = _residual(context, period)
+    loss = context.curve("train_loss")
+    half = round(period)
+    residual = residual[half:] if len(residual) > (CYCLES + 1) * period else residual
+    phases = int(min(24, period // 2))
+    phase = ((np.arange(len(residual)) % period) / period * phases).astype(int) % phases
+    total = float(np.var(residual))
+    if total <= 0:
+        raise Unavailable("the training loss does not vary around its trend", ("train_loss",))
+    count = np.bincount(phase, minlength=phases)
+    means = np.bincount(phase, residual, minlength=phases) / np.maximum(count, 1)
+    explained = float(np.sum(count * (means - residual.mean()) ** 2)) / len(residual) / total
+    n = len(residual)
+    adjusted = 1 - (1 - explained) * (n - 1) / max(1, n - phases)
+    return loss.over(loss.first_step, float(loss.steps[-1]), max(0.0, adjusted))
+
+
+@feature(
+    "data.epoch_correlation",
+    "ratio",
+    "correlation of the training loss around its trend with itself one epoch later",
+    low=-1,
+    high=1,
+)
+def epoch_correlation(context: Context) -> Value:
+    period = epoch_points(context)
+    return lag_correlation(_residual(context, period), round(period))
+
+
+@feature(
+    "data.period_size",
+    "ratio",
+    "amplitude of the part of the training loss that repeats with the epoch, against its level",
+    low=0,
+)
+def period_size(context: Context) -> Value:
+    period = epoch_points(context)
+    residual = _residual(context, period)
+    loss = context.curve("train_loss")
+    low, high = np.percentile(residual, [5, 95])
+    if loss.span <= 0:
+        raise Unavailable("train_loss never changes", ("train_loss",))
+    return float(high - low) / loss.span
+
+
+@feature(
+    "data.spike_phase",
+    "ratio",
+    "how much the training loss's spikes keep to one position in the epoch; 1 is always the same",
+    low=0,
+    high=1,
+)
+def spike_phase(context: Context) -> Value:
+    """Length of the mean of the phases as unit vectors (circular statistics)."""
+    loss = context.curve("train_loss")
+    found = find_spikes(loss)
+    if len(found.steps) < 3:
+        raise Unavailable("fewer than 3 spikes", ("train_loss",))
+    length = _epoch_length(context, loss)
+    angle = 2 * np.pi * (found.steps % length) / length
+    return float(np.abs(np.mean(np.exp(1j * angle))))

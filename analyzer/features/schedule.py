@@ -1,0 +1,161 @@
+"""The learning rate, and what the loss did when it changed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analyzer.features import Context, Value, feature
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import theil_sen
+from analyzer.model import FloatArray, Measurement
+
+NOTHING = 0.01  # of the highest learning rate: below it nothing is learned any more
+CUT = 0.6  # a drop to less than this between two logged values is a cut
+
+
+def _lr(context: Context) -> Curve:
+    curve = context.curve("learning_rate")
+    curve.need(2)
+    return curve
+
+
+@feature("lr.max", "value", "highest learning rate logged, else the configured one", low=0)
+def highest(context: Context) -> Value:
+    if not context.has("learning_rate"):
+        return context.value("hparam.learning_rate")
+    return float(np.max(context.curve("learning_rate").raw))
+
+
+@feature("lr.final", "value", "learning rate at the end", low=0)
+def final(context: Context) -> Value:
+    return float(_lr(context).raw[-1])
+
+
+@feature("lr.constant", "flag", "1 where the learning rate never changes", low=0, high=1)
+def constant(context: Context) -> Value:
+    raw = _lr(context).raw
+    return float(np.ptp(raw) <= 1e-3 * np.max(np.abs(raw)))
+
+
+@feature(
+    "lr.final_ratio", "ratio", "final learning rate over its highest value; near 0 is annealed", low=0, high=1
+)
+def final_ratio(context: Context) -> Value:
+    raw = _lr(context).raw
+    top = float(np.max(raw))
+    if top <= 0:
+        raise Unavailable("the learning rate is 0 throughout", ("learning_rate",))
+    return float(raw[-1]) / top
+
+
+@feature(
+    "lr.zero_share",
+    "ratio",
+    "share of the run, counted from its end, with a learning rate below 1 % of its highest value",
+    low=0,
+    high=1,
+    label="learning rate near zero",
+)
+def zero_share(context: Context) -> Value:
+    curve = _lr(context)
+    low = curve.raw < NOTHING * np.max(curve.raw)
+    active = np.flatnonzero(~low)
+    if not len(active) or active[-1] == curve.n - 1:
+        return Measurement(0.0)
+    begin = float(curve.steps[active[-1] + 1])
+    return Measurement(1 - curve.position(begin), (begin, float(curve.steps[-1])), "train_loss")
+
+
+@feature(
+    "lr.trend_before_zero",
+    "ratio",
+    "change of the training loss per tenth of the run just before the learning rate vanished, against its way; "
+    "negative means it was still falling",
+)
+def trend_before_zero(context: Context) -> Value:
+    measured = context.measure("lr.zero_share")
+    loss = context.curve("train_loss")
+    if not isinstance(measured, Measurement) or measured.steps is None:
+        raise Unavailable("the learning rate does not vanish before the end", ("learning_rate",))
+    if loss.span <= 0:
+        raise Unavailable("train_loss never changes", ("train_loss",))
+    end = measured.steps[0]
+    begin = max(loss.first_step, end - 0.25 * loss.length)
+    part = (loss.steps >= begin) & (loss.steps <= end)
+    if part.sum() < 4:
+        raise Unavailable("too few points before the learning rate vanished", ("train_loss",))
+    slope = theil_sen(loss.steps[part], loss.cost[part])
+    return Measurement(slope * 0.1 * loss.length / loss.span, (float(begin), float(end)), "train_loss")
+
+
+def cuts(curve: Curve) -> FloatArray:
+    """Steps at which the learning rate was cut at once to less than 0.6 of what it was."""
+    before, after = curve.raw[:-1], curve.raw[1:]
+    at = np.flatnonzero((after < CUT * before) & (before > 0))
+    return curve.steps[at + 1]
+
+
+@feature("lr.cuts", "count", "times the learning rate was cut at once", low=0, label="learning rate cut")
+def cut_count(context: Context) -> Value:
+    curve = _lr(context)
+    steps = cuts(curve)
+    if len(steps) > 0.2 * curve.n:
+        return Measurement(0.0)  # a steep continuous schedule, not cuts
+    return Measurement(float(len(steps)), items=tuple(f"{s:g}" for s in steps))
+
+
+@feature(
+    "lr.cut_response",
+    "ratio",
+    "fall of the training loss right after a cut of the learning rate, beyond its trend before, against its way",
+    label="fall after a learning-rate cut",
+)
+def cut_response(context: Context) -> Value:
+    """Largest over the cuts: median of the window before less median of the window after, less
+    what the slope of the window before explains."""
+    curve, loss = _lr(context), context.curve("train_loss")
+    steps = cuts(curve)
+    if not len(steps) or len(steps) > 0.2 * curve.n or loss.span <= 0:
+        raise Unavailable("the learning rate was never cut at once", ("learning_rate",))
+    best, where = -np.inf, float(steps[0])
+    for step in steps:
+        fall = _fall_at(loss, float(step))
+        if fall > best:
+            best, where = fall, float(step)
+    if not np.isfinite(best):
+        raise Unavailable("too few points around the learning-rate cuts", ("train_loss",))
+    return Measurement(best / loss.span, (where, where), "train_loss")
+
+
+def _fall_at(loss: Curve, step: float) -> float:
+    i = int(np.searchsorted(loss.steps, step))
+    window = max(3, loss.n // 20)
+    before, after = slice(max(0, i - window), i), slice(i, i + window)
+    if i < 3 or loss.n - i < 3:
+        return -np.inf
+    slope = theil_sen(loss.steps[before], loss.cost[before])
+    ahead = float(np.median(loss.steps[after]) - np.median(loss.steps[before]))
+    fall = float(np.median(loss.cost[before]) - np.median(loss.cost[after]))
+    return fall + min(0.0, slope * ahead if np.isfinite(slope) else 0.0)
+
+
+@feature("lr.restarts", "count", "times the learning rate rose again to more than twice its value", low=0)
+def restarts(context: Context) -> Value:
+    """Rises after the first peak, so that a warm-up is none."""
+    raw = _lr(context).raw
+    peak = int(np.argmax(raw >= 0.99 * np.max(raw)))
+    later, low, count = raw[peak:], float(raw[peak]), 0
+    for value in later:
+        low = min(low, float(value))
+        if value > 2 * low and value > 0.2 * raw[peak]:
+            count, low = count + 1, float(value)
+    return float(count)
+
+
+@feature(
+    "lr.warmup_share", "ratio", "share of the run in which the learning rate rises to its peak", low=0, high=1
+)
+def warmup_share(context: Context) -> Value:
+    curve = _lr(context)
+    peak = int(np.argmax(curve.raw >= 0.99 * np.max(curve.raw)))
+    return curve.position(float(curve.steps[peak]))

@@ -1,0 +1,306 @@
+"""Where a curve starts, ends, is best, and how it moves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analyzer.features import Context, Value, curve_feature, feature
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import Z_CAP, capped_ratio, mann_kendall_z, theil_sen
+from analyzer.model import Measurement
+
+LOSSES = ("train_loss", "val_loss")
+
+
+@curve_feature("points", "count", "number of finite points of the {curve}", low=0)
+def points(curve: Curve) -> Value:
+    return curve.n
+
+
+@curve_feature("start", "value", "level of the {curve} at the start, as logged")
+def start(curve: Curve) -> Value:
+    curve.need(1)
+    return curve.at(curve.first_step, curve.to_raw(curve.start))
+
+
+@curve_feature("end", "value", "level of the {curve} at the end (median of the last tenth), as logged")
+def end(curve: Curve) -> Value:
+    curve.need(1)
+    return Measurement(curve.to_raw(curve.end))
+
+
+@curve_feature("min", "value", "best level of the {curve}, smoothed, as logged", label="best {curve}")
+def best(curve: Curve) -> Value:
+    curve.need(1)
+    return curve.at(curve.best_step, curve.to_raw(curve.best))
+
+
+@curve_feature("min_step", "step", "step at which the {curve} is best", label="best {curve}")
+def min_step(curve: Curve) -> Value:
+    curve.need(1)
+    return curve.at(curve.best_step, curve.best_step)
+
+
+@curve_feature(
+    "min_position", "ratio", "share of the run after which the {curve} is best", low=0, high=1, label="best"
+)
+def min_position(curve: Curve) -> Value:
+    curve.need(3)
+    return curve.at(curve.best_step, curve.position(curve.best_step))
+
+
+@curve_feature(
+    "descent", "ratio", "best improvement of the {curve} relative to its start value", label="improvement"
+)
+def descent(curve: Curve) -> Value:
+    curve.need(2)
+    return Measurement(_relative(curve, curve.best))
+
+
+@curve_feature("final_descent", "ratio", "improvement of the {curve} from its start to its end, relative")
+def final_descent(curve: Curve) -> Value:
+    curve.need(2)
+    return Measurement(_relative(curve, curve.end))
+
+
+def _relative(curve: Curve, level: float) -> float:
+    first, raw = curve.to_raw(curve.start), curve.to_raw(level)
+    if curve.direction == "higher":
+        raise Unavailable(f"{curve.role} grows; its relative descent means nothing", (curve.role,))
+    if min(first, raw) <= 0:
+        raise Unavailable(f"{curve.role} is not positive, so it has no relative scale", (curve.role,))
+    return (first - raw) / first
+
+
+@curve_feature("drop_z", "sigma", "descent of the {curve} against its noise level", label="descent")
+def drop_z(curve: Curve) -> Value:
+    curve.need(4)
+    return Measurement(capped_ratio(curve.start - curve.best, max(curve.level_noise(), curve.noise)))
+
+
+@curve_feature(
+    "trend_z",
+    "sigma",
+    "significance of the {curve}'s trend over the whole run; positive means getting worse",
+    label="trend",
+)
+def trend_z(curve: Curve) -> Value:
+    curve.need(5)
+    return Measurement(mann_kendall_z(curve.blocks))
+
+
+@curve_feature(
+    "rise_from_min",
+    "ratio",
+    "how far the {curve} ends above its best level, relative to that level",
+    low=0,
+    label="rise above the best",
+)
+def rise_from_min(curve: Curve) -> Value:
+    curve.need(3)
+    best, last = curve.to_raw(curve.best), curve.to_raw(curve.end)
+    if curve.direction == "higher":
+        best, last = _error(curve, best), _error(curve, last)
+    if best <= 0:
+        raise Unavailable(f"the best {curve.role} is not positive, so a relative rise means nothing", ())
+    return curve.over(curve.best_step, float(curve.steps[-1]), last / best - 1)
+
+
+def _error(curve: Curve, value: float) -> float:
+    """A score of at most 1 (or 100) as the error that is left."""
+    top = float(np.max(curve.raw))
+    if np.min(curve.raw) < 0 or top > 100:
+        raise Unavailable(f"{curve.role} has no known upper bound", (curve.role,))
+    return (1.0 if top <= 1 else 100.0) - value
+
+
+@curve_feature(
+    "regain",
+    "ratio",
+    "share of the way the {curve} covered that it lost again by the end",
+    low=0,
+    high=1,
+    label="lost again",
+)
+def regain(curve: Curve) -> Value:
+    curve.need(3)
+    if curve.span <= 0:
+        raise Unavailable(f"{curve.role} never changes", (curve.role,))
+    return curve.over(curve.best_step, float(curve.steps[-1]), (curve.end - curve.best) / curve.span)
+
+
+@curve_feature(
+    "rise_z",
+    "sigma",
+    "how far the {curve} ends above its best level, against what the minimum of noise would give",
+    label="rise",
+)
+def rise_z(curve: Curve) -> Value:
+    """End minus best in units of the level noise, less sqrt(2 ln k).
+
+    The lowest of k noisy levels lies about sqrt(2 ln k) sigma below their mean, so a flat noisy
+    curve scores about 0.
+    """
+    curve.need(5)
+    after = curve.cost[int(np.searchsorted(curve.steps, curve.best_step)) :]
+    noise = curve.level_noise(after if len(after) >= 8 else None)
+    levels = max(2.0, len(curve.blocks) / curve.width)
+    z = capped_ratio(curve.end - curve.best, noise)
+    if z >= Z_CAP:
+        return Measurement(z)
+    return Measurement(z - float(np.sqrt(2 * np.log(levels))))
+
+
+@curve_feature(
+    "rise_share",
+    "ratio",
+    "share of the run, counted from its end, that stays above half of the final rise over the best level",
+    low=0,
+    high=1,
+    label="worse than its best",
+)
+def rise_share(curve: Curve) -> Value:
+    curve.need(4)
+    height = curve.end - curve.best
+    if height <= 0:
+        return 0.0
+    above = curve.smooth > curve.best + 0.5 * height
+    below = np.flatnonzero(~above)
+    first = int(below[-1]) + 1 if len(below) else 0
+    if first >= len(above):
+        return 0.0
+    begin = float(curve.block_steps[first])
+    return curve.over(begin, float(curve.steps[-1]), 1 - curve.position(begin))
+
+
+@curve_feature(
+    "tail_trend",
+    "ratio",
+    "change of the {curve} over the last 30 % of the run by its Theil-Sen slope, relative to the whole "
+    "way it covered; negative means still improving",
+    label="slope at the end",
+)
+def tail_trend(curve: Curve) -> Value:
+    return _trend_over(curve, 0.3)
+
+
+@curve_feature(
+    "last_trend",
+    "ratio",
+    "change of the {curve} over the last 10 % of the run by its Theil-Sen slope, relative to the whole way",
+    label="slope at the end",
+)
+def last_trend(curve: Curve) -> Value:
+    return _trend_over(curve, 0.1 if curve.n >= 50 else 0.3)
+
+
+def _trend_over(curve: Curve, share: float) -> Measurement:
+    curve.need(5)
+    if curve.span <= 0:
+        raise Unavailable(f"{curve.role} never changes", (curve.role,))
+    part = curve.tail(share)
+    if part.stop - part.start < 3:
+        part = slice(curve.n - 3, curve.n)
+    steps, cost = curve.steps[part], curve.cost[part]
+    slope = theil_sen(steps, cost)
+    change = slope * (steps[-1] - steps[0]) / curve.span
+    return curve.over(float(steps[0]), float(steps[-1]), change)
+
+
+@curve_feature(
+    "tail_z",
+    "sigma",
+    "significance of the {curve}'s trend over the last 30 % of the run; negative means still improving",
+    label="trend at the end",
+)
+def tail_z(curve: Curve) -> Value:
+    curve.need(8)
+    part = curve.tail(0.3)
+    if part.stop - part.start < 4:
+        part = slice(curve.n - 4, curve.n)
+    return Measurement(mann_kendall_z(curve.cost[part]))
+
+
+@curve_feature(
+    "slope_decay",
+    "ratio",
+    "slope of the {curve} over the last third against that over the first third; 1 is a straight line",
+    label="late against early slope",
+    roles=LOSSES,
+)
+def slope_decay(curve: Curve) -> Value:
+    curve.need(9)
+    third = curve.n // 3
+    early = theil_sen(curve.steps[:third], curve.cost[:third])
+    late = theil_sen(curve.steps[-third:], curve.cost[-third:])
+    if not early < 0:
+        raise Unavailable(f"{curve.role} does not fall in its first third", (curve.role,))
+    return Measurement(late / early)
+
+
+@curve_feature(
+    "early_share",
+    "ratio",
+    "share of the {curve}'s whole descent reached within the first tenth of the run",
+    low=0,
+    high=1,
+    roles=LOSSES,
+)
+def early_share(curve: Curve) -> Value:
+    curve.need(10)
+    if curve.drop <= 0:
+        raise Unavailable(f"{curve.role} never falls", (curve.role,))
+    first = curve.cost[: max(1, int(np.searchsorted(curve.steps, curve.first_step + 0.1 * curve.length)))]
+    return Measurement((curve.start - float(np.min(first))) / curve.drop)
+
+
+@curve_feature("level_ratio", "ratio", "final level of the {curve} against its start", roles=LOSSES, low=0)
+def level_ratio(curve: Curve) -> Value:
+    curve.need(2)
+    return Measurement(1 - _relative(curve, curve.end))
+
+
+@curve_feature(
+    "constant",
+    "flag",
+    "1 where the {curve} has the same value at every point",
+    low=0,
+    high=1,
+    label="constant",
+)
+def constant(curve: Curve) -> Value:
+    curve.need(3)
+    return float(np.ptp(curve.raw) == 0)
+
+
+@feature(
+    "train_loss.chance_distance",
+    "ratio",
+    "distance of the lowest training loss from ln K, the loss of guessing among K classes, relative to it",
+    low=0,
+    label="distance from chance level",
+)
+def chance_distance(context: Context) -> Value:
+    curve = context.curve("train_loss")
+    curve.need(2)
+    chance = chance_level(context)
+    return Measurement(abs(curve.to_raw(curve.best) - chance) / chance)
+
+
+def chance_level(context: Context) -> float:
+    """ln K from num_classes, else from an accuracy that starts at 1/K; raises Unavailable."""
+    try:
+        classes = context.value("hparam.num_classes")
+    except Unavailable:
+        classes = 0.0
+    if classes >= 2:
+        return float(np.log(classes))
+    for role in ("train_metric", "val_metric"):
+        if context.has(role) and "acc" in context.curve(role).tag.lower():
+            first = float(context.curve(role).raw[0])
+            first = first / 100 if first > 1 else first
+            guess = np.log(1 / first) if 0 < first <= 0.55 else 0.0
+            loss = context.curve("train_loss").to_raw(context.curve("train_loss").start)
+            if guess and abs(loss - guess) / guess < 0.1:
+                return float(np.log(round(1 / first)))
+    raise Unavailable("the number of classes is not known", ("num_classes",))
