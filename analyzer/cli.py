@@ -1,0 +1,349 @@
+"""The command line: click commands, no logic. Everything heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from analyzer._version import __version__
+
+if TYPE_CHECKING:
+    from analyzer.model import Report, Rule
+
+FORMATS = ("terminal", "html", "json", "markdown", "junit", "csv")
+FAIL_LEVELS = ("never", "info", "warning", "critical")
+EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING = 1, 2, 3
+RULE_COMMANDS = ("list", "show", "check", "test")
+
+
+class PathOrCommand(click.Group):
+    """A group whose first word may also be a path to analyse: ``analyze runs`` is ``analyze run runs``.
+
+    A word that names both a command and an existing path is the command only when what follows
+    makes sense for it; ``./word`` is always the path.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = next((a for a in args if not a.startswith("-")), None)
+        if args and args[0] not in ("--help", "-h", "--version") and not self._is_command(first, args):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def _is_command(self, word: str | None, args: Sequence[str]) -> bool:
+        if word not in self.commands or word != args[0]:
+            return False
+        if not Path(word).exists():
+            return True
+        rest = [a for a in args[1:] if not a.startswith("-")]
+        return bool(rest) and (word != "rules" or rest[0] in RULE_COMMANDS)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("analyze", "PATH... [OPTIONS]\n       analyze COMMAND [ARGS]...")
+
+
+@click.group(
+    cls=PathOrCommand, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
+)
+@click.version_option(__version__, prog_name="analyze")
+def cli() -> None:
+    """Find out what went wrong in deep-learning runs, and what to change.
+
+    \b
+    analyze runs/                     diagnose every run below a folder
+    analyze runs/ --report html       the same as a self-contained page
+    analyze checkpoint best.ckpt      what is in a checkpoint, and what is wrong with it
+    analyze rules list                everything that can be diagnosed
+    """
+
+
+def _paths_argument(function: Any) -> Any:
+    return click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))(function)
+
+
+@cli.command("run", hidden=True)
+@_paths_argument
+@click.option(
+    "--report",
+    "formats",
+    multiple=True,
+    type=click.Choice(FORMATS),
+    help="Output format; may be repeated. Default: terminal.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="File to write; with several formats, their common stem. '-' is stdout.",
+)
+@click.option(
+    "--rules",
+    "rule_folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further rules; may be repeated.",
+)
+@click.option("--select", multiple=True, metavar="ID", help="Apply these rules only.")
+@click.option("--ignore", multiple=True, metavar="ID", help="Leave these rules out.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="ROLE=TAG",
+    help="Say what a tag is, e.g. 'train_loss=my/odd tag'.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(FAIL_LEVELS),
+    default="never",
+    show_default=True,
+    help="Exit with 1 when a finding is at least this severe.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Every finding of every run, all remedies.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def run_command(
+    paths: tuple[Path, ...],
+    formats: tuple[str, ...],
+    output: Path | None,
+    rule_folders: tuple[Path, ...],
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    roles: tuple[str, ...],
+    fail_on: str,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Diagnose the runs at or below PATHS (the default command).
+
+    \b
+    Exit codes: 0 nothing at or above --fail-on; 1 something was;
+    2 wrong usage or a broken rule; 3 nothing could be read.
+    """
+    from analyzer.pipeline import analyze_paths
+
+    rules = _rules(rule_folders, select, ignore)
+    overrides = _overrides(roles)
+    progress = None if quiet else _progress()
+    report = analyze_paths(paths, rules, overrides, progress)
+    if progress:
+        progress(-1, 0, "")
+    _write(report, formats or ("terminal",), output, verbose)
+    if not report.runs:
+        _say_nothing_read(report, paths)
+        sys.exit(EXIT_NOTHING)
+    sys.exit(_exit_code(report, fail_on))
+
+
+def _rules(
+    folders: Sequence[Path], select: Sequence[str] = (), ignore: Sequence[str] = ()
+) -> tuple[Rule, ...]:
+    from analyzer.errors import AnalyzerError
+    from analyzer.rulebook import load_rules, selected
+
+    try:
+        return selected(load_rules(folders), select, ignore)
+    except AnalyzerError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _overrides(roles: Sequence[str]) -> dict[str, str]:
+    if not roles:
+        return {}
+    from analyzer.roles import parse_override
+
+    try:
+        return dict(parse_override(text) for text in roles)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--role") from error
+
+
+def _progress() -> Any:
+    """A line on stderr while a terminal watches; nothing otherwise."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int, name: str) -> None:
+        from analyzer.report.escape import plain
+
+        text = f"{done + 1}/{total} {plain(name)}"[:78] if total else ""
+        click.echo(f"\r{text:<78}\r", nl=False, err=True)
+
+    return show
+
+
+def _write(report: Report, formats: Sequence[str], output: Path | None, verbose: bool) -> None:
+    from analyzer.report import formats as known
+
+    for name in dict.fromkeys(formats):
+        module = known()[name]
+        target = _target(output, name, module.SUFFIX, len(set(formats)))
+        options = _terminal_options(target is None) if name == "terminal" else {}
+        text = module.render(report, verbose=verbose, **options)
+        if target is None:
+            _print(text)
+            continue
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+        except OSError as error:
+            click.echo(f"{target}: cannot be written: {error.strerror}", err=True)
+            sys.exit(EXIT_USAGE)
+        click.echo(f"{name} report: {target}", err=True)
+
+
+def _target(output: Path | None, name: str, suffix: str, formats: int) -> Path | None:
+    """Where a format goes: None is stdout. HTML goes to a file unless stdout is asked for."""
+    if output is None:
+        return Path("report.html") if name == "html" else None
+    if str(output) == "-":
+        return None
+    if formats == 1:
+        return output
+    return None if name == "terminal" else output.with_suffix(suffix)
+
+
+def _terminal_options(to_stdout: bool) -> dict[str, Any]:
+    import os
+    import shutil
+
+    stream = sys.stdout
+    color = to_stdout and stream.isatty() and not os.environ.get("NO_COLOR")
+    return {
+        "color": color,
+        "width": shutil.get_terminal_size((80, 24)).columns,
+        "ascii_only": not _encodes(stream),
+    }
+
+
+def _encodes(stream: Any) -> bool:
+    try:
+        "─█▁●✓".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding), nl=not text.endswith("\n"), color=True)
+
+
+def _say_nothing_read(report: Report, paths: Sequence[Path]) -> None:
+    from analyzer.report.escape import plain
+
+    named = ", ".join(plain(str(p)) for p in paths)
+    click.echo(f"Nothing could be read at {named}.", err=True)
+    for problem in report.problems[:20]:
+        click.echo(f"  {plain(problem.path)}: {plain(problem.message)}", err=True)
+    if not report.problems:
+        click.echo("  No training log and no checkpoint was found there.", err=True)
+
+
+def _exit_code(report: Report, fail_on: str) -> int:
+    from analyzer.model import SEVERITIES
+
+    if fail_on == "never":
+        return 0
+    bar = SEVERITIES.index(fail_on)  # type: ignore[arg-type]
+    return EXIT_FOUND if any(SEVERITIES.index(f.severity) <= bar for f in report.findings) else 0
+
+
+@cli.command("checkpoint")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--layer", metavar="GLOB", help="Only tensors whose name matches.")
+@click.option(
+    "--sort", type=click.Choice(("worst", "name", "size", "depth")), default="worst", show_default=True
+)
+def checkpoint_command(files: tuple[Path, ...], as_json: bool, layer: str | None, sort: str) -> None:
+    """Statistics and findings of a checkpoint, layer by layer; nothing in it is executed."""
+    from analyzer.checkpoint_report import inspect, render_json, render_text
+    from analyzer.errors import AnalyzerError
+
+    inspected = []
+    for file in files:
+        try:
+            inspected.append(inspect(file, _rules(())))
+        except AnalyzerError as error:
+            click.echo(str(error), err=True)
+    if not inspected:
+        sys.exit(EXIT_NOTHING)
+    for one in inspected:
+        _print(render_json(one, layer, sort) if as_json else render_text(one, layer, sort))
+
+
+@cli.group("rules")
+def rules_group() -> None:
+    """List, show, check and test rules."""
+
+
+@rules_group.command("list")
+@click.option(
+    "--rules", "folders", multiple=True, type=click.Path(path_type=Path), help="Folder of further rules."
+)
+def rules_list(folders: tuple[Path, ...]) -> None:
+    """Every rule with its severity and title."""
+    for rule in _rules(folders):
+        click.echo(f"{rule.id:<30} {rule.severity:<9} {rule.title}")
+
+
+@rules_group.command("show")
+@click.argument("rule_id")
+@click.option(
+    "--rules", "folders", multiple=True, type=click.Path(path_type=Path), help="Folder of further rules."
+)
+def rules_show(rule_id: str, folders: tuple[Path, ...]) -> None:
+    """What a rule means, when it fires and what it advises."""
+    from analyzer.rulebook import explain
+
+    _print(explain(_rules(folders, [rule_id])[0]))
+
+
+cli.add_command(rules_show, "explain")
+
+
+@rules_group.command("check")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+def rules_check(folder: Path | None) -> None:
+    """Check rule files: every mistake at once, as path:line:column."""
+    from analyzer.errors import AnalyzerError
+    from analyzer.rulebook import check_rules
+
+    try:
+        rules = check_rules(folder)
+    except AnalyzerError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_USAGE)
+    click.echo(f"{len(rules)} rules, no mistakes")
+
+
+@rules_group.command("test")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--verbose", "-v", is_flag=True, help="List the examples that pass, too.")
+def rules_test(folder: Path | None, verbose: bool) -> None:
+    """Run the examples embedded in the rules."""
+    from analyzer.errors import AnalyzerError
+    from analyzer.rulebook import check_rules, run_examples
+
+    try:
+        rules = check_rules(folder)
+    except AnalyzerError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_USAGE)
+    results = run_examples(rules)
+    for result in results:
+        if verbose or not result.passed:
+            word = "ok  " if result.passed else "FAIL"
+            click.echo(f"{word} {result.rule}: {result.test}: {result.detail}")
+    failed = sum(not r.passed for r in results)
+    click.echo(f"{len(results) - failed} passed, {failed} failed")
+    sys.exit(EXIT_FOUND if failed else 0)
+
+
+def main() -> None:
+    """Entry point of ``analyze``."""
+    cli(prog_name="analyze")

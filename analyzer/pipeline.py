@@ -1,0 +1,131 @@
+"""The order of the stages, and the only place that catches everything.
+
+A file, run or rule that fails costs only itself: it becomes a problem of its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from analyzer._version import __version__
+from analyzer.assemble import assemble
+from analyzer.checkpoints.statistics import layer_stats
+from analyzer.discover import Discovery, Group, discover
+from analyzer.features import compute, specs
+from analyzer.model import SEVERITIES, Checkpoint, LayerStats, Problem, Report, Rule, Run, RunReport
+from analyzer.rulebook import diagnose, load_rules, verdict
+
+VERDICTS = (*SEVERITIES, "healthy", "not-assessed")
+STATISTICS_BYTES = 4 << 30  # of tensors read per run without being asked for checkpoints
+
+Progress = Callable[[int, int, str], None]
+
+
+def analyze_paths(
+    paths: Sequence[Path],
+    rules: Sequence[Rule] | None = None,
+    roles: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Read, measure and diagnose every run below ``paths``."""
+    found = discover(paths)
+    rules = load_rules() if rules is None else rules
+    reports: list[RunReport] = []
+    problems = list(found.problems)
+    for i, group in enumerate(found.groups):
+        if progress:
+            progress(i, len(found.groups), group.path.as_posix())
+        for run in runs_of(group, paths, roles or {}, problems):
+            reports.append(diagnose_run(run, rules))
+    return to_report(reports, problems)
+
+
+def read_runs(
+    paths: Sequence[Path], roles: Mapping[str, str] | None = None
+) -> tuple[list[Run], Discovery, list[Problem]]:
+    """The runs below ``paths``, what discovery saw, and what could not be read outside any run."""
+    found = discover(paths)
+    problems = list(found.problems)
+    runs = [run for group in found.groups for run in runs_of(group, paths, roles or {}, problems)]
+    return runs, found, problems
+
+
+def runs_of(
+    group: Group, paths: Sequence[Path], roles: Mapping[str, str], problems: list[Problem]
+) -> Iterator[Run]:
+    """The runs of one group; one without any series or checkpoint leaves only its problems."""
+    try:
+        runs = assemble(group, run_name(group.path, paths), roles)
+    except Exception as error:
+        problems.append(_internal(group.path.as_posix(), error))
+        return
+    for run in runs:
+        if run.series or run.checkpoints or run.histograms:
+            yield run
+        else:
+            problems += run.problems or (Problem(run.path, "empty", "holds no series and no checkpoint"),)
+
+
+def run_name(path: Path, paths: Sequence[Path]) -> str:
+    """The run's path below the given folder; the folder's own name for the folder itself."""
+    for given in paths:
+        if path == given:
+            return path.resolve().name
+        if given in path.parents:
+            return path.relative_to(given).as_posix()
+    return path.as_posix()
+
+
+def diagnose_run(run: Run, rules: Sequence[Rule]) -> RunReport:
+    """Measure one run and apply the rules."""
+    problems = list(run.problems)
+    try:
+        layers = tuple(checkpoint_layers(run.checkpoints, problems))
+        features = compute(run, layers)
+        findings, not_applicable, rule_problems = diagnose(rules, features, specs())
+        problems += rule_problems
+        return RunReport(
+            run,
+            verdict(findings, rules, not_applicable),
+            findings,
+            not_applicable,
+            tuple(problems),
+            features,
+            layers,
+        )
+    except Exception as error:
+        return RunReport(run, "not-assessed", problems=(*problems, _internal(run.path, error)))
+
+
+def checkpoint_layers(checkpoints: Sequence[Checkpoint], problems: list[Problem]) -> Iterator[LayerStats]:
+    """Statistics of the tensors of the first and of the last checkpoint of a run."""
+    for checkpoint in dict.fromkeys([*checkpoints[:1], *checkpoints[-1:]]):
+        size = sum(t.nbytes for t in checkpoint.tensors)
+        if size > STATISTICS_BYTES:
+            message = f"{size / 2**30:.1f} GiB of tensors were not read; use `analyze checkpoint` on the file"
+            problems.append(Problem(checkpoint.path, "too-large", message))
+            continue
+        try:
+            yield from layer_stats(checkpoint)
+        except Exception as error:
+            problems.append(_internal(checkpoint.path, error))
+
+
+def _internal(path: str, error: Exception) -> Problem:
+    text = f"{type(error).__name__}: {error}"
+    return Problem(
+        path, "internal", f"the analyzer failed on this ({text[:200]}); the other runs are not affected"
+    )
+
+
+def to_report(reports: Iterable[RunReport], problems: Iterable[Problem]) -> Report:
+    """Worst runs first: by verdict, then number and confidence of findings, then name."""
+    ranked = sorted(reports, key=_badness)
+    return Report(tuple(ranked), tuple(problems), __version__)
+
+
+def _badness(report: RunReport) -> tuple[int, int, float, str]:
+    worst = [f for f in report.findings if f.severity == report.verdict and f.explained_by is None]
+    top = max((f.confidence for f in worst), default=0.0)
+    return (VERDICTS.index(report.verdict), -len(worst), -top, report.run.name)
