@@ -1,0 +1,318 @@
+"""Where a tensor's bytes lie, and reading them in blocks with bounded memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import IngestError
+
+WHOLE_SPAN = 1 << 26  # a non-contiguous tensor's span up to this many bytes is read at once
+_INFLATE_STEP = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes of a file: ``size`` from ``start``, or what a zip member holds.
+
+    With ``header`` true, ``start`` is that of a zip member's local header, which is skipped when
+    reading; ``end`` is where the next thing in the file begins. ``packed`` is the compressed size
+    of a deflated member, -1 for bytes stored as they are.
+    """
+
+    path: str
+    start: int
+    size: int
+    end: int
+    header: bool = False
+    packed: int = -1
+
+
+class Reader:
+    """An open region: ``read(offset, size)``. Deflated regions are cheap only when read forwards."""
+
+    def __init__(self, region: Region):
+        self.region = region
+        self._file = Path(region.path).open("rb", buffering=0)  # noqa: SIM115 closed by __exit__
+        try:
+            self.start = region.start + (self._local_header() if region.header else 0)
+        except BaseException:
+            self._file.close()
+            raise
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._consumed = self._produced = 0
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, offset: int, size: int) -> bytearray:
+        """Exactly ``size`` bytes. Raises IngestError of kind truncated or damaged."""
+        if offset < 0 or offset + size > self.region.size:
+            raise IngestError(self.region.path, f"bytes {offset}+{size} lie outside their storage", "damaged")
+        return self._direct(offset, size) if self.region.packed < 0 else self._inflated(offset, size)
+
+    def _local_header(self) -> int:
+        header = os.pread(self._file.fileno(), 30, self.region.start)
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise self._damaged("zip member without its local header")
+        name, extra = struct.unpack("<HH", header[26:30])
+        length = 30 + int(name) + int(extra)
+        stored = self.region.size if self.region.packed < 0 else self.region.packed
+        if self.region.start + length + stored > self.region.end:
+            raise self._damaged("zip member reaches into the next one")
+        return length
+
+    def _damaged(self, message: str) -> IngestError:
+        return IngestError(self.region.path, message, "damaged", self.region.start)
+
+    def _direct(self, offset: int, size: int) -> bytearray:
+        target = bytearray(size)
+        view, done = memoryview(target), 0
+        self._file.seek(self.start + offset)
+        while done < size:
+            count = self._file.readinto(view[done:])
+            if not count:
+                message = f"file ends {size - done} bytes before a tensor does"
+                raise IngestError(self.region.path, message, "truncated", self.start + offset + done)
+            done += count
+        return target
+
+    def _inflated(self, offset: int, size: int) -> bytearray:
+        if offset < self._produced:
+            self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            self._consumed = self._produced = 0
+        while self._produced < offset:
+            self._inflate(min(offset - self._produced, _INFLATE_STEP * 16))
+        target = bytearray()
+        while len(target) < size:
+            target += self._inflate(size - len(target))
+        return target
+
+    def _inflate(self, most: int) -> bytes:
+        """Between 1 and ``most`` further bytes."""
+        pending = self._inflater.unconsumed_tail
+        if not pending:
+            take = min(_INFLATE_STEP, self.region.packed - self._consumed)
+            self._file.seek(self.start + self._consumed)
+            pending = self._file.read(take) or b""
+            self._consumed += len(pending)
+        try:
+            output = self._inflater.decompress(pending, most)
+        except zlib.error as error:
+            raise self._damaged(f"compressed data cannot be inflated ({error})") from None
+        if not output and (self._inflater.eof or not pending):
+            raise self._damaged("compressed data is shorter than the zip directory says")
+        self._produced += len(output)
+        return output
+
+
+# --- element types -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dtype:
+    """An element type: numpy's code of its raw bits, and the bytes of a widened element."""
+
+    name: str
+    raw: str
+    widened: int
+
+    @property
+    def size(self) -> int:
+        return np.dtype(self.raw).itemsize
+
+
+DTYPES: dict[str, Dtype] = {
+    dtype.name: dtype
+    for dtype in (
+        *(Dtype(name, code, np.dtype(code).itemsize) for name, code in (
+            ("float64", "f8"), ("float32", "f4"), ("float16", "f2"),
+            ("int64", "i8"), ("int32", "i4"), ("int16", "i2"), ("int8", "i1"),
+            ("uint64", "u8"), ("uint32", "u4"), ("uint16", "u2"), ("uint8", "u1"),
+            ("bool", "?"), ("complex64", "c8"), ("complex128", "c16"),
+        )),
+        Dtype("bfloat16", "u2", 4),
+        Dtype("complex32", "u4", 8),
+        *(Dtype(f"float8_{kind}", "u1", 4) for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")),
+    )
+}  # fmt: skip
+
+
+def _float8_table(exponent_bits: int, mantissa_bits: int, bias: int, kind: str) -> NDArray[np.float32]:
+    """The 256 values of an 8-bit float (Micikevicius et al. 2022; the fnuz kinds have one NaN, no -0)."""
+    codes = np.arange(256)
+    exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    mantissa = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    magnitude = np.where(
+        exponent > 0, (1 + mantissa) * 2.0 ** (exponent - bias), mantissa * 2.0 ** (1 - bias)
+    )
+    values = np.where(codes & 0x80, -magnitude, magnitude)
+    if kind == "ieee":
+        top = exponent == (1 << exponent_bits) - 1
+        values[top] = np.where(mantissa[top] == 0, np.copysign(np.inf, values[top]), np.nan)
+    elif kind == "fn":
+        values[[0x7F, 0xFF]] = np.nan
+    else:
+        values[0x80] = np.nan
+    return values.astype(np.float32)
+
+
+def _float8(name: str) -> NDArray[np.float32]:
+    if name == "float8_e8m0fnu":
+        table = 2.0 ** (np.arange(256) - 127.0)
+        table[255] = np.nan
+        return table.astype(np.float32)
+    exponent, mantissa, bias, kind = {
+        "float8_e4m3fn": (4, 3, 7, "fn"),
+        "float8_e5m2": (5, 2, 15, "ieee"),
+        "float8_e4m3fnuz": (4, 3, 8, "fnuz"),
+        "float8_e5m2fnuz": (5, 2, 16, "fnuz"),
+    }[name]
+    return _float8_table(exponent, mantissa, bias, kind)
+
+
+_FLOAT8 = {name: _float8(name) for name in DTYPES if name.startswith("float8")}
+
+
+def _widen(raw: NDArray[np.generic], dtype: Dtype) -> NDArray[np.generic]:
+    """Native byte order; bfloat16 and float8 as float32, complex32 as complex64."""
+    native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    if dtype.name == "bfloat16":
+        return (native.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype.name == "complex32":
+        return native.view(np.float16).astype(np.float32).view(np.complex64)
+    table = _FLOAT8.get(dtype.name)
+    return native if table is None else table[native]
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlocks:
+    """The elements of a tensor in a file: call it with a limit in bytes.
+
+    Blocks come in row-major order of the tensor, whatever its strides. ``offset`` is in bytes
+    from the region's start, ``strides`` in elements. Two tensors that share storage have equal
+    StoredBlocks: that is how an alias is known.
+    """
+
+    region: Region
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+    big_endian: bool = False
+
+    def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
+        dtype = DTYPES[self.dtype]
+        elements = max(1, limit // max(dtype.size, dtype.widened))
+        raw = np.dtype(dtype.raw).newbyteorder(">" if self.big_endian else "<")
+        if 0 in self.shape:
+            return
+        blocks = _contiguous if is_contiguous(self.shape, self.strides) else _strided
+        for block in blocks(self, raw, elements):
+            yield _widen(block, dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayBlocks:
+    """The elements of an array that is in memory already."""
+
+    array: NDArray[np.generic]
+
+    def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
+        yield from _pieces(self.array, max(1, limit // self.array.dtype.itemsize))
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in elements, of a contiguous tensor."""
+    strides = [1]
+    for size in shape[:0:-1]:
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides)) if shape else ()
+
+
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    return all(n == 1 or s == e for n, s, e in zip(shape, strides, row_major(shape), strict=True))
+
+
+def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the tensor's first to just behind its last in storage; 0 when it is empty."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+
+
+def element_count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _contiguous(
+    blocks: StoredBlocks, raw: np.dtype[np.generic], elements: int
+) -> Iterator[NDArray[np.generic]]:
+    count, width = element_count(blocks.shape), raw.itemsize
+    with Reader(blocks.region) as reader:
+        for first in range(0, count, elements):
+            size = min(elements, count - first) * width
+            yield np.frombuffer(reader.read(blocks.offset + first * width, size), dtype=raw)
+
+
+def _strided(blocks: StoredBlocks, raw: np.dtype[np.generic], elements: int) -> Iterator[NDArray[np.generic]]:
+    """Transposed, sliced or expanded: the whole span when small, a mapping of the file otherwise."""
+    span = extent(blocks.shape, blocks.strides) * raw.itemsize
+    with Reader(blocks.region) as reader:
+        if span <= WHOLE_SPAN:
+            yield from _pieces(_view(reader.read(blocks.offset, span), raw, blocks), elements)
+        elif blocks.region.packed >= 0:
+            raise IngestError(blocks.region.path, f"compressed view of {span} bytes", "too-large")
+        else:
+            yield from _mapped(reader.start + blocks.offset, span, raw, blocks, elements)
+
+
+def _mapped(
+    start: int, span: int, raw: np.dtype[np.generic], blocks: StoredBlocks, elements: int
+) -> Iterator[NDArray[np.generic]]:
+    before = start % mmap.ALLOCATIONGRANULARITY
+    with Path(blocks.region.path).open("rb") as file:
+        if file.seek(0, os.SEEK_END) < start + span:
+            raise IngestError(blocks.region.path, "file ends before a tensor does", "truncated", start)
+        mapping = mmap.mmap(file.fileno(), before + span, access=mmap.ACCESS_READ, offset=start - before)
+    yield from _pieces(_view(memoryview(mapping)[before:], raw, blocks), elements)
+
+
+def _view(
+    data: bytearray | memoryview, raw: np.dtype[np.generic], blocks: StoredBlocks
+) -> NDArray[np.generic]:
+    strides = tuple(s * raw.itemsize for s in blocks.strides)
+    return np.ndarray(blocks.shape, dtype=raw, buffer=data, strides=strides)
+
+
+def _pieces(view: NDArray[np.generic], elements: int) -> Iterator[NDArray[np.generic]]:
+    """Flat copies of at most ``elements`` elements, in row-major order."""
+    if view.size <= elements:
+        if view.size:
+            yield np.ascontiguousarray(view).reshape(-1)
+        return
+    row = view.size // len(view)
+    if row > elements:
+        for part in view:
+            yield from _pieces(part, elements)
+        return
+    rows = elements // row
+    for first in range(0, len(view), rows):
+        yield np.ascontiguousarray(view[first : first + rows]).reshape(-1)

@@ -1,0 +1,114 @@
+"""PyTorch checkpoints before 1.6, and plain pickles of weights.
+
+The legacy file is five pickles in a row (magic number, protocol, system, object, storage keys)
+and then, for each key, eight bytes of element count and the raw elements.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analyzer.checkpoints import torch_objects
+from analyzer.checkpoints.pickles import Loaded, Persistent, Use, load
+from analyzer.checkpoints.regions import DTYPES, Region
+from analyzer.checkpoints.state import checkpoint_of
+from analyzer.checkpoints.torch_objects import Storage
+from analyzer.errors import IngestError
+from analyzer.model import Checkpoint
+
+NAME = "torch-legacy"
+SUMMARY = "PyTorch checkpoints in the format before 1.6, and plain pickles of weights"
+ORDER = 30
+MAGIC = 0x1950A86A20F9469CFC6C
+_MAGIC_BYTES = MAGIC.to_bytes(10, "little")
+_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".tar", ".torch"})
+_FIRST_READ = 1 << 20
+MAX_PICKLES = 1 << 28
+
+
+def claims(path: Path, head: bytes) -> bool:
+    """Torch's magic number, or a pickle or old tar archive under a checkpoint's name."""
+    if _MAGIC_BYTES in head[:32]:
+        return True
+    if path.suffix.lower() not in _SUFFIXES:
+        return False
+    pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return pickled or head[:1] in (b"(", b"c", b"]", b"}") or _is_old_tar(path, head)
+
+
+def _is_old_tar(path: Path, head: bytes) -> bool:
+    return head[257:262] == b"ustar" and path.suffix.lower() != ".tar"
+
+
+def open(path: Path) -> Checkpoint:
+    """Index of the checkpoint; no tensor is read. Raises IngestError."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = file.read(min(size, _FIRST_READ))
+        if content[257:262] == b"ustar":
+            message = "PyTorch's tar format of 2016: load and save it again with a torch before 2.0"
+            raise IngestError(str(path), message, "unsupported")
+        while True:
+            try:
+                return _read(path, content, size)
+            except IngestError as error:
+                if error.kind != "truncated" or len(content) >= min(size, MAX_PICKLES):
+                    raise
+                content += file.read(3 * len(content))
+
+
+@dataclass(slots=True)
+class _Legacy:
+    """The storages asked for; where they lie is known only behind the last pickle."""
+
+    storages: dict[str, Storage] = field(default_factory=dict)
+    views: list[tuple[Storage, Storage]] = field(default_factory=list)
+
+    def storage(self, key: str, dtype: str, elements: int) -> Storage:
+        width = DTYPES[dtype].size if dtype in DTYPES else 1
+        return self.storages.setdefault(key, Storage(key, dtype, elements * width))
+
+
+def _read(path: Path, content: bytes, size: int) -> Checkpoint:
+    first = load(content, builds=torch_objects.BUILDS, path=str(path))
+    if first.value != MAGIC:
+        return checkpoint_of(first, str(path), "pickle")
+    legacy = _Legacy()
+    callback = torch_objects.persistent_storages(legacy.storage)
+    at, values, uses = first.consumed, [], list[Use]()
+    for _ in range(4):
+        loaded = _load_at(path, content, at, callback)
+        at += loaded.consumed
+        values.append(loaded.value)
+        uses += loaded.references
+    _protocol, system, value, keys = values
+    _place(
+        path,
+        legacy,
+        keys,
+        at,
+        size,
+        big_endian=isinstance(system, dict) and not system.get("little_endian", True),
+    )
+    return checkpoint_of(Loaded(value, tuple(uses), at), str(path), NAME)
+
+
+def _load_at(path: Path, content: bytes, at: int, callback: Persistent) -> Loaded:
+    return load(content[at:], persistent=callback, builds=torch_objects.BUILDS, path=str(path))
+
+
+def _place(path: Path, legacy: _Legacy, keys: object, at: int, size: int, *, big_endian: bool) -> None:
+    """Walks over the storages in the file's order; what lies behind a cut is marked as missing."""
+    for key in keys if isinstance(keys, list) else ():
+        storage = legacy.storages.get(key) if isinstance(key, str) else None
+        if storage is None or (storage.dtype and storage.dtype not in DTYPES):
+            break  # its size is not known, so neither is where the next one begins
+        if at + 8 + storage.size > size:
+            storage.fault = f"file ends {at + 8 + storage.size - size} bytes before its storage does"
+            break
+        storage.region = Region(str(path), at + 8, storage.size, size)
+        storage.big_endian = big_endian
+        at += 8 + storage.size
