@@ -1,0 +1,474 @@
+"""CSV, TSV and their kin: one header, one row per step, whatever stands between the cells."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import mmap
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import IngestError
+from analyzer.ingest import tables
+from analyzer.ingest.layouts import (
+    SAMPLE_ROWS,
+    SPACES,
+    Layout,
+    encoding_of,
+    find_layout,
+    header_cells,
+    headless_names,
+    layout_for,
+    renews,
+    sample_lines,
+    split,
+    unmistakable,
+)  # fmt: skip
+from analyzer.ingest.tables import Column, Labels, Table
+from analyzer.model import Axis, FloatArray, IntArray, Problem, Reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAME = "csv"
+SUMMARY = "CSV, TSV and other delimited tables: Lightning, Keras, Ultralytics, Stable-Baselines3, exports"
+ORDER = 50
+
+SUFFIXES = frozenset([".csv", ".tsv"])
+TEXT_SUFFIXES = frozenset([".log", ".txt", ".dat", ".out", ""])
+SAMPLE = 256 * 1024  # bytes looked at to find the header
+MAX_COLUMNS = 10_000
+CELLS_AT_ONCE = 2_000_000
+MAX_SECTIONED = 1 << 28  # bytes of a file that is searched for further headers
+MAX_WORDS = 1000  # different words of a column of labels
+TENSORBOARD = re.compile(r"run-(.+?)-tag-(.+)")
+LOG_WORDS = frozenset(
+    ("", "metrics", "metric", "log", "logs", "loss", "losses", "history", "results", "stats")
+)
+HELD_OUT = tables.SPLITS - {"train", "training"}
+
+
+def claims(path: Path, head: bytes) -> bool:
+    """By suffix, or because the content is a table with a header."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    if suffix not in TEXT_SUFFIXES and not re.fullmatch(r"\.\d+", suffix):
+        return False
+    if not head or binary(head):
+        return False
+    lines = sample_lines(head, cut=len(head) >= 4096)
+    layout = find_layout(lines)
+    return layout is not None and unmistakable(layout, lines, path.stem)
+
+
+def run_root(path: Path) -> Path:
+    """The folder of the file; above the folders that a DVCLive log spreads its plots over."""
+    for parent in path.parents:
+        if parent.name in ("metrics", "scalars") and parent.parent.name in ("plots", "dvclive"):
+            return parent.parent.parent if parent.parent.name == "plots" else parent.parent
+    return path.parent
+
+
+def shares_folder(path: Path) -> bool:
+    """Is this a part of the run whose other tables lie beside it? Its tags then say which part."""
+    return bool(held_out(path) or environment(path) or TENSORBOARD.fullmatch(path.stem))
+
+
+def read(path: Path) -> Reading:
+    """Every numeric column as a series; ``IngestError`` for what is no table."""
+    with path.open("rb") as stream:
+        head = stream.read(SAMPLE)
+    layout = checked_layout(path, head)
+    table, problems = read_sections(path, layout)
+    if table.length and ends_cut(path, layout):
+        table = without_last_row(table)
+        problems.append(Problem(str(path), "truncated", "the last row is cut short; left out"))
+    if table.length == 0:
+        raise IngestError(str(path), "a header and no rows: nothing was logged", "empty")
+    return to_reading(path, layout, table, problems)
+
+
+def binary(head: bytes) -> bool:
+    """Control characters in the first line, or NULs beside bytes that are no UTF-8 (UTF-16 aside)."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return False
+    line = head[:512].split(b"\n", 1)[0]
+    if any(byte < 32 and byte not in b"\t\r\f\x1b" for byte in line):
+        return True
+    return b"\0" in head[:512] and encoding_of(head[:512]) == "latin-1"
+
+
+def checked_layout(path: Path, head: bytes) -> Layout:
+    """The layout of a file from its head, or an ``IngestError`` that says why there is none."""
+    if not head.strip(b"\0\r\n\t ") or not head.lstrip(codecs.BOM_UTF8).strip():
+        raise IngestError(str(path), "the file is empty", "empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise IngestError(str(path), "a Git LFS pointer, not the file: run `git lfs pull`", "pointer")
+    if binary(head):
+        raise IngestError(str(path), "binary content, not a table of text")
+    lines = sample_lines(head, cut=len(head) >= SAMPLE)
+    layout = find_layout(lines)
+    if layout is None:
+        raise IngestError(str(path), reason_against(lines))
+    if len(layout.names) > MAX_COLUMNS:
+        raise IngestError(str(path), f"{len(layout.names)} columns, more than {MAX_COLUMNS}", "too-large")
+    if not layout.header:
+        layout = replace(layout, names=headless_names(path, lines, layout))
+    return replace(layout, encoding=encoding_of(head))
+
+
+def reason_against(lines: Sequence[str]) -> str:
+    written = [line for line in lines if line.strip()]
+    if len(written) == 1:
+        return "one line and no rows of numbers beneath it"
+    return "no header with rows of numbers beneath it: not a table of logged values"
+
+
+# Reading the cells
+
+Block = tuple[int, FloatArray, IntArray | None]
+
+
+@dataclass(slots=True)
+class Cells:
+    """One column of the file while its blocks of rows come in.
+
+    ``numbers`` holds blocks of (first row, values, rows or None for all of them) by tag: a cell
+    that is a list feeds several tags. ``words`` holds (first row, codes) of cells that are text.
+    """
+
+    name: str
+    numbers: dict[str, list[Block]] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
+    words: list[tuple[int, IntArray]] = field(default_factory=list)
+    lost: int = 0
+    example: str = ""
+
+
+def take(column: Cells, cells: pd.Series[Any], start: int, decimal: str) -> None:
+    """Add one block: numbers as they are; of text, each different cell is looked at once."""
+    if cells.dtype.kind in "iuf":
+        values = cells.to_numpy(dtype=np.float64)
+        keep(column, column.name, start, values, ~np.isnan(values))
+        return
+    codes, different = cells.astype(object).factorize()
+    found = [named_numbers(column.name, str(text), decimal) for text in different]
+    for tag in dict.fromkeys(tag for numbers in found for tag in numbers):
+        # One more entry than there are texts: a missing cell has code -1 and takes the last.
+        values = np.array([*(numbers.get(tag, np.nan) for numbers in found), np.nan])
+        present = np.array([*(tag in numbers for numbers in found), False])
+        keep(column, tag, start, values[codes], present[codes])
+    keep_words(column, start, codes, [words_of(str(t), n) for t, n in zip(different, found, strict=True)])
+
+
+def words_of(text: str, numbers: Mapping[str, float]) -> str:
+    """The text of a cell that is neither numbers nor a sign for nothing."""
+    return "" if numbers or tables.cell(text) is None else text.strip()
+
+
+def named_numbers(name: str, text: str, decimal: str) -> dict[str, float]:
+    """The numbers in one cell by tag: none, one, or one for each element of a list."""
+    fraction = re.fullmatch(r"\s*(\d+)\s*/\s*\d+\s*", text)
+    if fraction and tables.normalise(name) in tables.COUNTERS:  # epoch 3/10
+        return {name: float(fraction[1])}
+    if decimal == "," or re.fullmatch(r"\s*[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?\s*", text):
+        text = text.replace(",", "." if decimal == "," else "")
+    value = tables.cell(text)
+    if isinstance(value, float):
+        return {name: value}
+    return {f"{name}[{i}]": v for i, v in enumerate(value)} if isinstance(value, tuple) else {}
+
+
+def keep(column: Cells, tag: str, start: int, values: FloatArray, present: NDArray[np.bool_]) -> None:
+    if present.all():
+        column.numbers.setdefault(tag, []).append((start, values, None))
+    elif present.any():
+        rows = np.flatnonzero(present)
+        column.numbers.setdefault(tag, []).append((start, values[rows], rows))
+
+
+def keep_words(column: Cells, start: int, codes: IntArray, texts: list[str]) -> None:
+    """Cells of text by number of the word; too many different ones are counted only."""
+    is_text = np.array([*(bool(text) for text in texts), False])[codes]
+    if not is_text.any():
+        return
+    column.lost += int(is_text.sum())
+    column.example = column.example or next(text for text in texts if text)
+    if len(column.known) + len(texts) <= MAX_WORDS:
+        own = [column.known.setdefault(text, len(column.known)) if text else -1 for text in texts]
+        column.words.append((start, np.array([*own, -1], dtype=np.int64)[codes]))
+
+
+def read_sections(path: Path, layout: Layout) -> tuple[Table, list[Problem]]:
+    """The whole file: one table, or as many as runs with other columns were appended to it."""
+    starts = later_headers(path, layout)
+    if not starts:
+        return read_table(path, layout, None)
+    parts: list[Table] = []
+    problems: list[Problem] = []
+    for start, end in itertools.pairwise([0, *starts, path.stat().st_size]):
+        with path.open("rb") as stream:
+            stream.seek(start)
+            section = stream.read(end - start)
+        lines = sample_lines(section[:SAMPLE], cut=len(section) > SAMPLE)
+        own = layout_for(lines[:SAMPLE_ROWS], layout.delimiter)
+        if own is None:
+            problems.append(Problem(str(path), "damaged", "a header with no rows that fit it", start))
+            continue
+        table, lost = read_table(path, replace(own, encoding=layout.encoding), section)
+        parts.append(table)
+        problems += lost
+    return tables.stacked(parts), problems
+
+
+def later_headers(path: Path, layout: Layout) -> list[int]:
+    """Where further headers with other names begin, in bytes."""
+    if not layout.header or layout.delimiter == SPACES or path.stat().st_size > MAX_SECTIONED:
+        return []
+    current: Sequence[str] = layout.header
+    found: list[int] = []
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        worded = re.finditer(rb"[\r\n]([\"#]?[A-Za-z_][^\r\n]{0,65535})", data)
+        for match in itertools.islice(worded, MAX_WORDS):
+            cells = header_cells(match[1].decode(layout.encoding, errors="replace"), layout.delimiter)
+            if renews(cells, current):
+                found.append(match.start(1))
+                current = cells
+    return found
+
+
+def read_table(
+    path: Path, layout: Layout, section: bytes | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> tuple[Table, list[Problem]]:
+    """A file or a section of it in blocks of rows: memory is that of its numbers, not of its text."""
+    import pandas as pd
+
+    cells = {j: Cells(name) for j, name in enumerate(layout.names) if name is not None}
+    length = 0
+    problems: list[Problem] = []
+    with opened(path, layout, section) as text, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for frame in frames(text, layout, quoting):
+                frame = without_headers(frame, layout)
+                for j, column in cells.items():
+                    take(column, frame[j], length, layout.decimal)
+                length += len(frame)
+        except (pd.errors.ParserError, ValueError, OverflowError) as error:
+            if quoting != csv.QUOTE_NONE:
+                return read_table(path, layout, section, csv.QUOTE_NONE)
+            problems.append(Problem(str(path), "damaged", f"reading stopped: {str(error)[:200]}"))
+    problems += skipped_lines(path, [str(w.message) for w in caught])
+    return gathered(path, list(cells.values()), length, problems), problems
+
+
+def opened(path: Path, layout: Layout, section: bytes | None) -> TextIO:
+    """The text from the first line of data on."""
+    stream = path.open("rb") if section is None else io.BytesIO(section)
+    text = io.TextIOWrapper(stream, encoding=layout.encoding, errors="replace", newline="")
+    for _ in range(layout.first):
+        text.readline()
+    return text
+
+
+def frames(text: TextIO, layout: Layout, quoting: Literal[0, 3]) -> Iterator[pd.DataFrame]:
+    """Blocks of rows, columns by number. Only an empty cell counts as missing, not the word NaN."""
+    import pandas as pd
+
+    try:
+        yield from pd.read_csv(
+            text, sep=layout.delimiter, header=None, names=list(range(len(layout.names))), index_col=False,
+            keep_default_na=False, na_values=[""], skipinitialspace=True, on_bad_lines="warn",
+            low_memory=False, chunksize=max(1000, CELLS_AT_ONCE // len(layout.names)),
+            decimal=layout.decimal, quoting=quoting,
+        )  # fmt: skip
+    except pd.errors.EmptyDataError:
+        return
+
+
+def without_headers(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Drop repeated headers and comments, which runs appended to one file leave in it."""
+    named = [(j, name) for j, name in enumerate(layout.names) if name]
+    if not named or any(frame[j].dtype.kind in "iuf" for j, _ in named if not frame[j].isna().all()):
+        return frame  # a header would have made text of every column
+    first = frame[named[0][0]].astype(object)
+    repeated = first.map(lambda cell: str(cell).lstrip("# ").rstrip() == named[0][1])
+    for j, name in named[1:]:
+        repeated &= frame[j].astype(object).map(lambda cell, name=name: str(cell).strip() == name)
+    comments = first.map(lambda cell: isinstance(cell, str) and cell.startswith("#"))
+    return frame[~(repeated | comments)]
+
+
+def skipped_lines(path: Path, warned: list[str]) -> list[Problem]:
+    count = sum(message.count("Skipping line") for message in warned)
+    if not count:
+        return []
+    lines = f"{count} line{'s' if count > 1 else ''}"
+    return [Problem(str(path), "damaged", f"{lines} with more cells than the header has names; left out")]
+
+
+def gathered(path: Path, cells: list[Cells], length: int, problems: list[Problem]) -> Table:
+    """The table of all blocks. A column with more words than numbers is one of words."""
+    columns: list[Column] = []
+    for column in cells:
+        points = sum(len(values) for blocks in column.numbers.values() for _, values, _ in blocks)
+        if points < max(1, column.lost):
+            continue
+        if column.lost:
+            problems.append(tables.lost_cells(str(path), column.name, column.lost, column.example))
+        columns += [joined(tag, column.numbers.pop(tag), length) for tag in list(column.numbers)]
+    return Table(length, tuple(columns), tuple(labels_of(c, length) for c in cells if c.known))
+
+
+def joined(name: str, blocks: list[Block], length: int) -> Column:
+    values = np.concatenate([values for _, values, _ in blocks])
+    if len(values) == length:
+        return Column(name, values)
+    rows = [start + (np.arange(len(v)) if at is None else at) for start, v, at in blocks]
+    return Column(name, values, np.concatenate(rows))
+
+
+def labels_of(column: Cells, length: int) -> Labels:
+    codes = np.full(length, -1, dtype=np.int64)
+    for start, block in column.words:
+        codes[start : start + len(block)] = block
+    return Labels(column.name, tuple(column.known), codes)
+
+
+def ends_cut(path: Path, layout: Layout) -> bool:
+    """Does the last line lack both its end and some of its cells?"""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - SAMPLE))
+        tail = stream.read().decode(layout.encoding, errors="replace")
+    last = tail.rsplit("\n", 1)[-1]
+    rows = split([last], layout.delimiter)
+    return bool(rows) and len(rows[0]) < len(layout.names)
+
+
+def without_last_row(table: Table) -> Table:
+    last = table.length - 1
+    columns = []
+    for c in table.columns:
+        count = last if c.rows is None else int(np.searchsorted(c.rows, last))
+        columns.append(
+            tables.column(
+                c.name, c.values[:count], np.arange(last) if c.rows is None else c.rows[:count], last
+            )
+        )
+    labels = tuple(Labels(w.name, w.words, w.codes[:last]) for w in table.labels)
+    return Table(last, tuple(columns), labels)
+
+
+# Naming the curves
+
+
+def to_reading(path: Path, layout: Layout, table: Table, problems: list[Problem]) -> Reading:
+    """The series of a table, named after the file where its columns say too little."""
+    reason = no_curves(table)
+    if reason:
+        problems.append(Problem(str(path), "unsupported", reason))
+        return Reading(problems=tuple(problems))
+    table = renamed(path, layout, table)
+    axis: Axis = "episode" if is_monitor(layout) else "row"
+    series = tuple(
+        replace(s, tag=part.prefix + s.tag + part.suffix)
+        for part in tables.partition(table)
+        for s in tables.to_series(part.table, str(path), axis)
+        if part.only in ("", s.tag)
+    )
+    if not series:
+        raise IngestError(str(path), "a table without a column of numbers to follow", "unsupported")
+    return Reading(series=series, problems=tuple(problems))
+
+
+def no_curves(table: Table) -> str:
+    """Why the rows are no moments of a run, or nothing."""
+    name = tables.named_rows(table)
+    if name:
+        return f"a table of {table.length} rows that are named by {name!r}, not a curve over time"
+    if table.length < 3 and tables.read_clock(table, "row").axis == "row":
+        rows = "one row" if table.length == 1 else "two rows"
+        return f"{rows} of numbers without a step or epoch: final results, not a curve"
+    return ""
+
+
+def is_monitor(layout: Layout) -> bool:
+    """A Stable-Baselines3 monitor file: one row per episode (reward, length, time)."""
+    return [n for n in layout.names if n][:3] == ["r", "l", "t"]
+
+
+def renamed(path: Path, layout: Layout, table: Table) -> Table:
+    names = [c.name for c in table.columns]
+    new = {name: name for name in names}
+    known = {tables.normalise(n) for n in names}
+    if known == {"wall_time", "step", "value"}:
+        new["Value"] = tensorboard_tag(path)
+    elif is_monitor(layout):
+        new["r"], new["l"] = (name + environment(path) for name in ("r", "l"))
+    elif len(known - {"step", "timestamp"}) == 1 and "step" in known:
+        new = {name: dvclive_tag(path, name) for name in names}
+    elif any(name.endswith(("__MIN", "__MAX")) for name in names):
+        new = wandb_tags(names)
+    else:
+        new = {name: held_out_tag(path, name, names) for name in names}
+    columns = (Column(new[c.name], c.values, c.rows) for c in table.columns if c.name in new)
+    return Table(table.length, tuple(columns), table.labels)
+
+
+def tensorboard_tag(path: Path) -> str:
+    """``run-train-tag-loss.csv`` -> ``train/loss``; else the file's stem."""
+    match = TENSORBOARD.fullmatch(path.stem)
+    if not match:
+        return path.stem
+    return match[2] if match[1] in (".", "_") else f"{match[1]}/{match[2]}"
+
+
+def environment(path: Path) -> str:
+    """Parallel environments write a file each: the first keeps its names, the others get a number."""
+    match = re.match(r"(\d+)\.", path.name)
+    return f"[{match[1]}]" if match and int(match[1]) else ""
+
+
+def dvclive_tag(path: Path, name: str) -> str:
+    """The folders below ``metrics`` (or ``scalars``) are part of a DVCLive metric's name."""
+    if tables.normalise(name) != tables.normalise(path.stem):
+        return name
+    folders = path.parts[:-1]
+    for root in ("metrics", "scalars", "dvclive"):
+        if root in folders:
+            below = folders[len(folders) - folders[::-1].index(root) :]
+            return "/".join((*below, name))
+    return name
+
+
+def wandb_tags(names: list[str]) -> dict[str, str]:
+    """``run - train/loss`` of an exported chart; its ``__MIN`` and ``__MAX`` columns go."""
+    kept = [name for name in names if not name.endswith(("__MIN", "__MAX"))]
+    pairs = {name: name.split(" - ", 1) for name in kept if " - " in name}
+    several = len({run for run, _ in pairs.values()}) > 1
+    tags = {name: f"{tag} [run={run}]" if several else tag for name, (run, tag) in pairs.items()}
+    return {name: tags.get(name, name) for name in kept}
+
+
+def held_out(path: Path) -> str:
+    """``val`` of ``val_metrics.csv``: the one word of the name that is not a word for logs as such."""
+    words = [w for w in re.split(r"[^a-z]+", path.stem.lower()) if w not in LOG_WORDS]
+    return words[0] if len(words) == 1 and words[0] in HELD_OUT else ""
+
+
+def held_out_tag(path: Path, name: str, names: list[str]) -> str:
+    """``loss`` of ``val_metrics.csv`` is ``val/loss``, unless its columns tell splits apart themselves."""
+    split = held_out(path)
+    told = any(tables.SPLITS & set(re.split(r"[^a-z]+", n.lower())) for n in names)
+    counts = tables.normalise(name) in (*tables.STEP_NAMES, *tables.EPOCH_NAMES, "", "time")
+    return name if not split or told or counts else f"{split}/{name}"
