@@ -1,0 +1,156 @@
+"""JSON Lines: axes, epochs that restart the counter, evaluation rows, and damage by the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyzer.errors import IngestError
+from analyzer.ingest import jsonlines
+from analyzer.model import Reading, Series
+
+Row = Mapping[str, object]
+
+
+def read(tmp_path: Path, rows: Iterable[Row] | str, name: str = "metrics.jsonl") -> Reading:
+    text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+    path = tmp_path / name
+    path.write_text(text)
+    return jsonlines.read(path)
+
+
+def curves(reading: Reading) -> dict[str, Series]:
+    return {series.tag: series for series in reading.series}
+
+
+def mmdet_rows(first: int, last: int, inside: int = 207, every: int = 50) -> list[Row]:
+    rows: list[Row] = []
+    for epoch in range(first, last + 1):
+        for i in range(every, inside + 1, every):
+            rows.append({"mode": "train", "epoch": epoch, "iter": i, "lr": 0.02, "loss": 1 / (epoch + i)})
+        rows.append({"mode": "val", "epoch": epoch, "iter": inside, "lr": 0.02, "mAP": epoch / 100})
+    return rows
+
+
+def test_nested_rows_with_a_step_become_curves(tmp_path: Path) -> None:
+    found = curves(read(tmp_path, [{"step": s, "train": {"loss": s / 2}, "lr": "1e-3"} for s in (0, 5, 10)]))
+    assert found["train/loss"].steps.tolist() == [0, 5, 10]
+    assert found["train/loss"].values.tolist() == [0, 2.5, 5]
+    assert found["lr"].values.tolist() == [1e-3] * 3  # numbers in quotes are numbers
+    assert "step" not in found
+
+
+def test_a_missing_key_or_null_is_a_missing_point_and_nan_a_logged_one(tmp_path: Path) -> None:
+    text = '{"step": 0, "loss": 1}\n{"step": 1, "loss": null}\n{"step": 2}\n{"step": 3, "loss": NaN}\n'
+    text += '{"step": 4, "loss": nan}\n{"step": 5, "loss": -Infinity}\n'
+    loss = curves(read(tmp_path, text))["loss"]
+    assert loss.steps.tolist() == [0, 3, 4, 5]
+    assert np.isnan(loss.values[1:3]).all() and loss.values[3] == -np.inf
+
+
+def test_mmdetection_counts_on_across_epochs_and_evaluates_at_their_end(tmp_path: Path) -> None:
+    config = "optimizer = dict(type='SGD', lr=0.02)\ntotal_epochs = 3\nf = open('/etc/passwd')\n"
+    header = {"env_info": "…", "config": config, "seed": 7, "exp_name": "x.py"}
+    reading = read(tmp_path, [header, *mmdet_rows(1, 3)], "20210101_000000.log.json")
+    found = curves(reading)
+    assert found["train/loss"].steps.tolist() == [e * 207 + i for e in range(3) for i in (50, 100, 150, 200)]
+    assert found["val/mAP"].steps.tolist() == [207, 414, 621]
+    assert found["epoch"].values.tolist() == [1] * 4 + [2] * 4 + [3] * 4
+    assert "val/lr" not in found  # an evaluation only repeats it
+    assert reading.hyperparameters["optimizer.lr"] == 0.02
+    assert reading.hyperparameters["total_epochs"] == 3
+    assert "f" not in reading.hyperparameters
+
+
+def test_mmdetection_resumed_at_epoch_12_starts_there(tmp_path: Path) -> None:
+    found = curves(read(tmp_path, mmdet_rows(12, 13)))
+    assert found["train/loss"].steps[0] == 11 * 207 + 50
+    assert found["val/mAP"].steps.tolist() == [12 * 207, 13 * 207]
+
+
+def test_evaluation_rows_that_count_their_own_batches_follow_training(tmp_path: Path) -> None:
+    rows: list[Row] = []
+    for step in (1000, 2000, 3000):
+        rows.append({"mode": "train", "epoch": 1, "iter": step, "loss": 1.0})
+        rows.append({"mode": "val", "epoch": 1, "iter": 250, "mIoU": step / 1e4})
+    assert curves(read(tmp_path, rows))["val/mIoU"].steps.tolist() == [1000, 2000, 3000]
+
+
+def test_mmengine_evaluation_rows_hold_the_epoch_as_their_step(tmp_path: Path) -> None:
+    rows: list[Row] = []
+    for epoch in range(1, 6):
+        rows.append({"lr": 0.1, "loss": 1 / epoch, "epoch": epoch, "step": epoch * 101 - 1})
+        rows.append({"accuracy/top1": epoch * 10.0, "step": epoch})
+    found = curves(read(tmp_path, rows, "scalars.json"))
+    assert found["val/accuracy/top1"].steps.tolist() == [100, 201, 302, 403, 504]
+    assert found["train/loss"].steps.tolist() == [100, 201, 302, 403, 504]
+
+
+def test_git_conflict_markers_cost_nothing_but_the_other_side(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"step": s, "loss": 1.0}) + "\n" for s in range(4))
+    reading = read(tmp_path, f"<<<<<<< HEAD\n{rows}=======\n{rows}>>>>>>> origin/master\n", "scalars.json")
+    assert curves(reading)["loss"].steps.tolist() == [0, 1, 2, 3]
+    (problem,) = reading.problems
+    assert problem.kind == "damaged" and "line 1" in problem.message and "4 lines" in problem.message
+
+
+def test_a_damaged_line_is_skipped_and_located(tmp_path: Path) -> None:
+    good = json.dumps({"step": 1, "loss": 1.0})
+    reading = read(tmp_path, f"{good}\n\x00garbage\n[1, 2]\n{good}\n")
+    assert curves(reading)["loss"].points == 2
+    (problem,) = reading.problems
+    assert (problem.kind, problem.offset) == ("damaged", len(good) + 1)
+    assert "2 lines" in problem.message and "line 2" in problem.message
+
+
+def test_a_last_line_that_breaks_off_is_truncation(tmp_path: Path) -> None:
+    reading = read(tmp_path, '{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
+    assert [problem.kind for problem in reading.problems] == ["truncated"]
+
+
+def test_wandb_history_has_wall_times_and_its_own_step(tmp_path: Path) -> None:
+    rows = [{"_step": s, "_timestamp": 1.7e9 + s, "_runtime": s, "loss": 1.0} for s in range(3)]
+    rows[1]["gradients/fc"] = {"_type": "histogram", "values": [1], "bins": [0, 1]}
+    (loss,) = read(tmp_path, rows).series
+    assert loss.tag == "loss" and loss.steps.tolist() == [0, 1, 2]
+    assert loss.wall_times is not None and loss.wall_times.tolist() == [1.7e9, 1.7e9 + 1, 1.7e9 + 2]
+
+
+def test_epoch_alone_is_the_axis_and_rows_are_where_nothing_counts(tmp_path: Path) -> None:
+    (loss,) = read(tmp_path, [{"epoch": e, "test_loss": 1.0} for e in range(3)]).series
+    assert (loss.axis, loss.steps.tolist()) == ("epoch", [0, 1, 2])
+    (loss,) = read(tmp_path, [{"loss": 1.0}, {"loss": 2.0}]).series
+    assert (loss.axis, loss.steps.tolist()) == ("row", [0, 1])
+
+
+def test_a_data_set_is_no_log(tmp_path: Path) -> None:
+    with pytest.raises(IngestError) as caught:
+        read(tmp_path, [{"id": i, "text": "x", "label": 1} for i in range(3)])
+    assert caught.value.kind == "no-series"
+
+
+def test_huge_numbers_and_deep_nesting_do_no_harm(tmp_path: Path) -> None:
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    big = "9" * 400
+    reading = read(tmp_path, f'{{"step": 1, "loss": {big}}}\n{deep}\n{{"step": 2, "loss": 1}}\n')
+    assert curves(reading)["loss"].values.tolist() == [np.inf, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "claimed"),
+    [
+        ("metrics.json", b'{"iteration": 19, "loss": 1}\n{"iteration": 39, "loss": 1}\n', True),
+        ("log.txt", b'{"epoch": 0, "loss": 1}\n{"epoch": 1, "loss": 1}\n', True),
+        ("scalars.json", b'<<<<<<< HEAD\n{"loss": 1}\n{"loss": 2}\n', True),
+        ("x.log.json", b'{"env_info": "', True),
+        ("config.json", b'{"lr": 0.1}\n', False),
+        ("config.json", b'{\n  "lr": 0.1\n}\n', False),
+        ("notes.txt", b"loss: 0.5\nloss: 0.4\n", False),
+    ],
+)
+def test_claims(name: str, head: bytes, claimed: bool) -> None:
+    assert jsonlines.claims(Path(name), head) is claimed

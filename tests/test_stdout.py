@@ -1,0 +1,271 @@
+"""Plain-text logs: what is a curve, on which axis, under which name; and what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyzer.errors import IngestError
+from analyzer.ingest import stdout
+from analyzer.model import Reading, Series
+
+
+def read(tmp_path: Path, text: str, name: str = "train.log") -> Reading:
+    path = tmp_path / name
+    path.write_text(text, newline="")
+    assert stdout.claims(path, path.read_bytes()[:4096])
+    return stdout.read(path)
+
+
+def curves(tmp_path: Path, text: str) -> dict[str, Series]:
+    return {series.tag: series for series in read(tmp_path, text).series}
+
+
+def bar(done: int, total: int, before: str = "", after: str = "") -> str:
+    tail = f", {after}" if after else ""
+    return f"{before}{100 * done // total}%|{'█' * (10 * done // total)}| {done}/{total} [00:01<00:02, 9.1it/s{tail}]"
+
+
+def test_epoch_lines(tmp_path: Path) -> None:
+    text = "".join(
+        f"Epoch {e}/20, time 3s - loss: {1 / e:.4f} - val_loss: {2 / e:.4f} - lr: 1e-3\n" for e in (1, 2, 4)
+    )
+    found = curves(tmp_path, text)
+    assert set(found) == {"loss", "val_loss", "lr"}
+    assert found["loss"].axis == "epoch" and found["loss"].steps.tolist() == [1, 2, 4]
+    assert found["val_loss"].values.tolist() == [2, 1, 0.5]
+
+
+def test_step_lines_and_evaluations_share_an_axis(tmp_path: Path) -> None:
+    text = ""
+    for i in range(0, 500, 10):
+        if i % 100 == 0:
+            text += f"step {i}: train loss {5 - i / 100:.4f}, val loss {6 - i / 100:.4f}\n"
+        text += f"iter {i}: loss {5 - i / 101:.4f}, time 120.34ms, mfu 12.34%\n"
+    found = curves(tmp_path, text)
+    assert set(found) == {"loss", "train_loss", "val_loss"}
+    assert found["val_loss"].steps.tolist() == [0, 100, 200, 300, 400]
+    assert found["loss"].points == 50 and found["loss"].axis == "step"
+
+
+def test_step_word_value_lines(tmp_path: Path) -> None:
+    text = "".join(
+        f"{i} train {9 - i}\n" + (f"{i} val {9.5 - i}\n{i} hella 0.2{i}\n" if i % 2 == 0 else "")
+        for i in range(6)
+    )
+    found = curves(tmp_path, text)
+    assert found["val_loss"].steps.tolist() == [0, 2, 4]
+    assert found["train_loss"].points == 6 and found["hella"].points == 3
+
+
+def test_batches_that_restart_each_epoch_count_on(tmp_path: Path) -> None:
+    text = "".join(
+        f"EPOCH {e}:\n  batch 250 loss: 0.5{e}\n  batch 500 loss: 0.4{e}\nLOSS train 0.4{e} valid 0.6{e}\n"
+        for e in range(20, 24)
+    )
+    found = curves(tmp_path, text)
+    assert found["loss"].steps.tolist() == [(e - 1) * 500 + b for e in range(20, 24) for b in (250, 500)]
+    assert found["train_loss"].steps.tolist() == [e * 500 for e in range(20, 24)]
+    assert found["val_loss"].values[0] == 0.62
+
+
+def test_phases_name_the_section_and_batches_of_an_evaluation_are_no_curve(tmp_path: Path) -> None:
+    text = ""
+    for e in range(4):
+        stamp = f"2018-01-27 1{e}:00:00,500 INFO    : "
+        text += "".join(f"{stamp}train --- Current batch:{b}/1600  loss:[ 0.{e + 1}]\n" for b in (800, 1600))
+        text += f"{stamp}Epoch [{e}]/[3] \t Training Phase Loss: 0.0{e + 1} \t Accuracy: 0.5{e}\n"
+        text += "".join(f"{stamp}val --- Current batch:{b}/400  loss:[ 0.9]\n" for b in (200, 400))
+        text += f"{stamp}Epoch [{e}]/[3] \t Validation Phase Loss: 0.0{e + 2} \t Accuracy: 0.6{e}\n"
+    found = curves(tmp_path, text)
+    assert set(found) == {"train_loss_step", "train_loss_epoch", "train_accuracy", "val_loss", "val_accuracy"}
+    assert found["train_loss_step"].steps.tolist() == [800, 1600, 2400, 3200, 4000, 4800, 5600, 6400]
+    assert found["val_accuracy"].steps.tolist() == [1600, 3200, 4800, 6400]
+    wall = found["val_loss"].wall_times
+    assert wall is not None and np.diff(wall).tolist() == [3600] * 3
+
+
+def test_trainer_dicts(tmp_path: Path) -> None:
+    text = ""
+    for s in range(1, 5):
+        loss = "nan" if s == 3 else f"{1 / s}"
+        text += bar(s, 10) + f"{{'loss': {loss}, 'learning_rate': 1e-05, 'epoch': {s / 2}}}\n"
+        text += f"{{'eval_loss': '0.{s}', 'eval_f1': array([0.1, 0.2]), 'epoch': {s / 2}}}\n"
+    found = curves(tmp_path, text)
+    assert set(found) == {"loss", "learning_rate", "eval_loss"}
+    assert found["loss"].steps.tolist() == [0.5, 1, 1.5, 2] and found["loss"].axis == "epoch"
+    assert np.isnan(found["loss"].values[2])
+
+
+def test_keras_bars_count_by_their_final_state(tmp_path: Path) -> None:
+    text = ""
+    for e in range(1, 5):
+        text += f"Epoch {e}/4\n"
+        text += "".join(
+            f"\r{i}/100 [==>....] - ETA: 3s - loss: {9 - i / 50:.3f}\b\b" for i in range(10, 100, 10)
+        )
+        text += f"\r100/100 [======] - 5s 3ms/step - loss: {1 / e:.3f} - val_loss: {2 / e:.3f}\n"
+    found = curves(tmp_path, text)
+    assert found["loss"].values.tolist() == [1, 0.5, 0.333, 0.25]
+    assert found["loss"].steps.tolist() == found["val_loss"].steps.tolist() == [1, 2, 3, 4]
+
+
+def test_tqdm_bars_count_by_their_final_state(tmp_path: Path) -> None:
+    text = "".join(
+        "".join("\r" + bar(i, 100, f"Epoch {e}: ", f"loss={2 / (e + 1) + (100 - i) / 100:.3f}") for i in range(0, 101, 20)) + "\n"
+        for e in range(4)
+    )  # fmt: skip
+    found = curves(tmp_path, text)
+    assert found["loss"].values.tolist() == [2, 1, 0.667, 0.5]
+    assert found["loss"].steps.tolist() == [0, 1, 2, 3]
+
+
+def test_a_bar_that_was_cut_off_is_no_epoch(tmp_path: Path) -> None:
+    text = "".join("\r" + bar(i, 10, f"Epoch {e}: ", "loss=1.0") + "\n" for e in range(4) for i in (5, 10))
+    text += "\r" + bar(5, 10, "Epoch 4: ", "loss=77.0")
+    assert curves(tmp_path, text)["loss"].values.tolist() == [1, 1, 1, 1]
+
+
+def test_one_bar_over_all_steps_is_the_curve(tmp_path: Path) -> None:
+    found = curves(
+        tmp_path, "".join("\r" + bar(i, 1000, "", f"loss={5 - i / 250:.3f}") for i in range(0, 1001, 50))
+    )
+    assert found["loss"].steps.tolist() == list(range(0, 1001, 50))
+
+
+def test_bars_of_two_lengths_under_one_name_are_not_mixed(tmp_path: Path) -> None:
+    text = "".join(
+        "".join(bar(i, 400, "loss: 0.5 ||: ") + "\n" for i in (200, 400))
+        + "".join(bar(i, 8, "loss: 0.9 ||: ") + "\n" for i in (4, 8))
+        for _ in range(4)
+    )
+    reading = read(tmp_path, text)
+    assert [series.values.tolist() for series in reading.series] == [[0.5] * 4]
+    assert [problem.kind for problem in reading.problems] == ["unsure"]
+
+
+@pytest.mark.parametrize(
+    ("line", "tags", "steps"),
+    [
+        ("(epoch: {e}, iters: {i}, time: 0.1, data: 0.2) D_A: 0.3 G_GAN: 0.{i}", {"D_A", "G_GAN"}, "restart"),
+        ("Epoch [{e}/10], Step [{i}/300], Loss: 0.{i}", {"Loss"}, "restart"),
+        ("Epoch: [{e}][{i}/300]\tTime 0.5 ( 0.6)\tLoss 0.{i} (0.5)\tAcc@1 5.0 (6.0)", {"Loss", "Acc@1"}, "restart"),
+        ("| epoch {e} | {i}/ 300 batches | lr 20.00 | ms/batch 5.1 | loss 0.{i} | ppl 3.1", {"loss", "ppl", "lr"}, "restart"),
+        ("I0705 11:05:58.025000 465377 train.py:123] step = {g}, loss = 0.{i} (0.5 sec)", {"loss"}, "global"),
+        ("2021-03-11 17:00:00,123 - mmdet - INFO - Epoch [{e}][{i}/300]\tlr: 1.0e-03, eta: 1:00:00, memory: 9, loss: 0.{i}",
+         {"lr", "loss"}, "restart"),
+        ("[07/05 11:05:58 d2.utils.events]:  eta: 0:36:37  iter: {g}  total_loss: 0.{i}  lr: 1e-05  max_mem: 3M",
+         {"total_loss", "lr"}, "global"),
+        (" iteration {g}/ 900 | consumed samples: 80 | lm loss: 9.{i}E+00 | grad norm: 2.1 |", {"lm_loss", "grad_norm"}, "global"),
+    ],
+)  # fmt: skip
+def test_known_layouts(tmp_path: Path, line: str, tags: set[str], steps: str) -> None:
+    counts = [(e, i) for e in (1, 2, 3) for i in (100, 200, 300)]
+    text = "".join(
+        line.replace("{e}", str(e)).replace("{i}", str(i)).replace("{g}", str((e - 1) * 300 + i)) + "\n"
+        for e, i in counts
+    )
+    found = {tag.lower(): series for tag, series in curves(tmp_path, text).items()}
+    assert set(found) == {tag.lower() for tag in tags}
+    for series in found.values():
+        assert series.axis == "step", steps
+        assert series.steps.tolist() == [(e - 1) * 300 + i for e, i in counts]
+
+
+def test_the_mean_of_the_last_batch_is_the_result_of_an_evaluation(tmp_path: Path) -> None:
+    text = "".join(
+        "".join(f"Train: {e} [{i}/100 (0%)]  Loss: 1.0 (2.0)\n" for i in (0, 50))
+        + "".join(f"Test: [{i}/40]  Loss: 9.0 ({e}.{i})\n" for i in (0, 20, 40))
+        for e in range(4)
+    )
+    found = curves(tmp_path, text)
+    assert found["test_loss"].values.tolist() == [0.40, 1.40, 2.40, 3.40]
+    assert found["train_loss"].points == 8
+
+
+def test_means_so_far_count_once_an_epoch(tmp_path: Path) -> None:
+    text = "".join(
+        "".join(f"Epoch {e}, Step {i}, avg loss so far is 0.{e}{i}\n" for i in (25, 50, 75))
+        + f"Epoch {e}, val loss is 0.5, val mse is 0.{e}1.\n"
+        for e in range(4)
+    )
+    found = curves(tmp_path, text)
+    assert found["loss"].values.tolist() == [0.075, 0.175, 0.275, 0.375]
+    assert found["val_mse"].values.tolist() == [0.01, 0.11, 0.21, 0.31]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The loss of 3 people was mourned.\nWe reached an accuracy of 93% in 2019.\nIn 2020 the loss was 0.1\n",
+        "def step(x):\n    loss = 0.5 * x\n    acc = 1.0\n    return loss\n" * 1,
+        "Downloading 35%\nDownloading 75%\nDownloading 99%\n",
+        "conv1 (64, 3, 7, 7)\nconv2 (64, 64, 3, 3)\nconv3 (64, 64, 3, 3)\nconv4 (1, 2, 3, 4)\n",
+        "a.jpg,1 1177 1795\nb.jpg,2 1710 1976\nc.jpg,3 17 19\n",
+        "epoch 1 done\nepoch 2 done\nepoch 3 done\n",
+        "Epoch 1: val_loss improved from inf to 0.4, saving\nEpoch 2: val_loss improved from 0.4 to 0.3, saving\n"
+        "Epoch 3: val_loss improved from 0.3 to 0.2, saving\n",
+        "epoch 1 loss 0.5\nepoch 2 loss 0.4\n",  # two lines are no curve
+    ],
+)
+def test_prose_code_and_tables_are_no_curves(tmp_path: Path, text: str) -> None:
+    with pytest.raises(IngestError) as caught:
+        read(tmp_path, text)
+    assert caught.value.kind == "no-series"
+
+
+def test_a_crash_is_reported_cut_and_cleaned(tmp_path: Path) -> None:
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 3, in <module>\n    main()\n'
+    reading = read(tmp_path, trace + f"torch.cuda.OutOfMemoryError: out\x1b[31m of \x07memory {'x' * 500}\n")
+    (problem,) = reading.problems
+    assert problem.kind == "crashed" and len(problem.message) == 200
+    assert problem.message.startswith("torch.cuda.OutOfMemoryError: out of memory")
+
+
+def test_training_that_went_on_after_a_traceback_did_not_crash(tmp_path: Path) -> None:
+    text = "Traceback (most recent call last):\nValueError: ignored\n"
+    reading = read(tmp_path, text + "".join(f"epoch {e} loss 0.{e}\n" for e in range(1, 6)))
+    assert reading.series[0].points == 5 and not reading.problems
+
+
+def test_nan_that_was_printed_stays(tmp_path: Path) -> None:
+    found = curves(tmp_path, "".join(f"epoch {e} train_loss: {'nan' if e > 2 else 1.5}\n" for e in range(5)))
+    assert np.isnan(found["train_loss"].values[3:]).all() and found["train_loss"].points == 5
+
+
+def test_utf16_and_escape_sequences(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_bytes(
+        "".join(f"\x1b[1mepoch {e}\x1b[0m loss: 0.{e}\r\n" for e in range(1, 5)).encode("utf-16")
+    )
+    assert stdout.claims(path, path.read_bytes()[:4096])
+    assert stdout.read(path).series[0].steps.tolist() == [1, 2, 3, 4]
+
+
+def test_hostile_text_is_only_text(tmp_path: Path) -> None:
+    bomb = "{'loss': " + "(" * 3000 + "1" + ")" * 3000 + "}\n"
+    code = "{'loss': __import__('os').system('touch pwned'), 'epoch': 1}\n"
+    text = bomb + code * 4 + "0" * 300_000 + "\n" + "loss " * 5000 + "\n" + "epoch 1 loss 1e999999\n" * 4
+    reading = read(tmp_path, text)
+    assert np.isinf(next(s for s in reading.series if s.tag == "loss").values).all()
+    assert not (Path.cwd() / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "claimed"),
+    [
+        ("train.log", b"epoch 1", True),
+        ("stdout", b"epoch 1", True),
+        ("slurm-123.out", b"epoch 1", True),
+        ("job.err", b"epoch 1", True),
+        ("log", b"epoch 1", True),
+        ("model.py", b"loss = 1", False),
+        ("weights.log", b"\x00\x01\x02", False),
+        ("debug-internal.log", b"2024", False),
+        ("requirements.txt", b"numpy==1.0", False),
+    ],
+)
+def test_claims(name: str, head: bytes, claimed: bool) -> None:
+    assert stdout.claims(Path(name), head) is claimed
