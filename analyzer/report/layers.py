@@ -1,0 +1,28 @@
+"""A checkpoint's layers in the order a reader should look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analyzer.model import LayerStats
+
+
+def worst_first(layers: Iterable[LayerStats]) -> list[LayerStats]:
+    """Broken elements first, then zeros and dead units, then the largest magnitude."""
+    return sorted(layers, key=_badness)
+
+
+def label(layer: LayerStats) -> str:
+    """The tensor's name, with the optimizer's slot or the group where it is not the model's."""
+    parts = [layer.name, layer.slot, "" if layer.group in ("model", "") else f"({layer.group})"]
+    return " ".join(filter(None, parts))
+
+
+def share(part: int, layer: LayerStats) -> float:
+    return part / layer.count if layer.count else 0.0
+
+
+def _badness(layer: LayerStats) -> tuple[float, float, float, float, str]:
+    dead = (layer.dead_units or 0) / layer.shape[0] if layer.shape and layer.shape[0] else 0.0
+    broken = share(layer.nan + layer.inf, layer)
+    return (-broken, -share(layer.zeros, layer), -dead, -(layer.abs_max or 0.0), label(layer))

@@ -1,0 +1,313 @@
+"""The report as text for a terminal: the verdict first, then what to do."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from analyzer.model import Finding, LikelyCause, Problem, Remedy, Report, RunReport
+from analyzer.report import curves, escape, layers, wording
+from analyzer.report.escape import clip, plain, plain_block
+from analyzer.report.sparkline import sparkline
+
+if TYPE_CHECKING:
+    from rich.console import Console, OverflowMethod
+    from rich.text import Text
+
+NAME = "terminal"
+SUFFIX = ".txt"
+FEW_RUNS = 5  # up to this many are all shown in full
+TABLE_ROWS = 40
+CAUSES = 2
+PROBLEMS = 5
+NARROWEST, WIDEST = 40, 120
+LAYER_ROWS = 10
+COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("verdict", "left"), ("run", "left"), ("top finding", "left"), ("main curve", "left"),
+    ("points", "right"),
+)  # fmt: skip
+STYLES = {
+    "critical": "bold red",
+    "warning": "yellow",
+    "info": "cyan",
+    "healthy": "green",
+    "not-assessed": "bright_black",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the terminal can show and how much of it is wanted."""
+
+    width: int
+    ascii: bool
+    verbose: bool
+
+    def sign(self, name: str) -> str:
+        return (wording.ASCII_ICONS if self.ascii else wording.ICONS)[name]
+
+    def line(self, text: str) -> str:
+        return self._spelled(plain(text))
+
+    def block(self, text: str) -> str:
+        return self._spelled(plain_block(text)).expandtabs(4)
+
+    def _spelled(self, text: str) -> str:
+        return escape.ascii_only(text) if self.ascii else text
+
+
+def render(
+    report: Report,
+    *,
+    width: int = 100,
+    color: bool = False,
+    ascii_only: bool = False,
+    verbose: bool = False,
+    **_: object,
+) -> str:
+    """The report as text; ANSI colours only with ``color``, only ASCII with ``ascii_only``."""
+    look = Look(max(NARROWEST, min(width, WIDEST)), ascii_only, verbose)
+    console = _console(look, color)
+    _headline(console, look, report)
+    if len(report.runs) > 1:
+        _table(console, look, report)
+    shown = _in_full(report, verbose)
+    for run in shown:
+        _run(console, look, run)
+    _omitted(console, look, report, shown)
+    _problems(console, look, report.problems, "Problems")
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+
+
+def _console(look: Look, color: bool) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=io.StringIO(),
+        width=look.width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+        force_jupyter=False,
+    )
+
+
+def _headline(console: Console, look: Look, report: Report) -> None:
+    worst = next((v for v, count in wording.verdict_counts(report).items() if count), "not-assessed")
+    console.print(_styled(look, f"{look.sign(worst)} {wording.headline(report)}", f"bold {STYLES[worst]}"))
+
+
+def _table(console: Console, look: Look, report: Report) -> None:
+    from rich.table import Table
+
+    rows = report.runs if look.verbose else report.runs[:TABLE_ROWS]
+    cells = [_row(look, run) for run in rows]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for (name, justify), width in zip(COLUMNS, _widths(look, cells), strict=True):
+        overflow: OverflowMethod = "crop" if look.ascii else "ellipsis"
+        table.add_column(name, width=width, no_wrap=True, justify=justify, overflow=overflow)
+    for row in cells:
+        table.add_row(*row)
+    console.print()
+    console.print(table)
+    if len(rows) < len(report.runs):
+        console.print(look.line(f"… and {len(report.runs) - len(rows)} more runs"))
+
+
+def _widths(look: Look, cells: list[list[Text]]) -> list[int]:
+    """The name and the finding share what the others leave; a short name leaves more."""
+    widest = [max(len(name), *(row[i].cell_len for row in cells)) for i, (name, _) in enumerate(COLUMNS)]
+    verdict, name, finding, curve, points = widest
+    free = max(look.width - verdict - curve - points - 8, 20)
+    name = min(name, max(free // 2, free - finding))
+    return [verdict, name, min(finding, free - name), curve, points]
+
+
+def _row(look: Look, run: RunReport) -> list[Text]:
+    verdict = f"{look.sign(run.verdict)} {wording.VERDICT_WORDS[run.verdict]}"
+    return [
+        _styled(look, verdict, STYLES[run.verdict]),
+        _styled(look, clip(plain(run.run.name), look.width // 3)),
+        _styled(look, run.findings[0].title if run.findings else "–"),
+        _styled(look, _spark(look, run, 16 if look.width >= 76 else 8), "dim"),
+        _styled(look, wording.number(wording.points(run))),
+    ]
+
+
+def _spark(look: Look, run: RunReport, width: int) -> str:
+    main = curves.main_curve(run.run)
+    return sparkline(curves.ordered(main)[1], width, look.ascii) if main else ""
+
+
+def _in_full(report: Report, verbose: bool) -> list[RunReport]:
+    """All of few runs; of many, the first with a finding that asks for a change."""
+    if verbose or len(report.runs) <= FEW_RUNS:
+        return list(report.runs)
+    return [r for r in report.runs if r.verdict in ("critical", "warning")][:FEW_RUNS]
+
+
+def _omitted(console: Console, look: Look, report: Report, shown: list[RunReport]) -> None:
+    rest = len(report.runs) - len(shown)
+    if rest:
+        console.print()
+        more = f"{wording.counted(rest, 'more run')} in the table only; --verbose shows all in full."
+        console.print(_styled(look, more, "dim"))
+
+
+def _run(console: Console, look: Look, run: RunReport) -> None:
+    console.print()
+    head = _styled(look, f"{look.sign(run.verdict)} {run.run.name}", f"bold {STYLES[run.verdict]}")
+    word = wording.VERDICT_WORDS[run.verdict]
+    facts = f"  {word}, {wording.size(run)}  {_spark(look, run, 24)}"
+    console.print(head.append_text(_styled(look, facts.rstrip())))
+    if plain(run.run.path) != plain(run.run.name):
+        _say(console, look, run.run.path, 2, "dim")
+    if not run.findings:
+        _say(console, look, _silence(run), 2)
+    for finding, explained in wording.nested(run.findings):
+        _finding(console, look, finding)
+        for child in explained:
+            _explained(console, look, child)
+    _layers(console, look, run)
+    _say(console, look, wording.not_checked(run), 2, "dim")
+    _problems(console, look, run.problems, "Problems while reading", 2)
+
+
+def _silence(run: RunReport) -> str:
+    if run.verdict == "healthy":
+        return "Nothing found."
+    return "Too little was logged to judge this run."
+
+
+def _finding(console: Console, look: Look, finding: Finding) -> None:
+    console.print()
+    head = _styled(look, f"{look.sign(finding.severity)} {finding.severity}", STYLES[finding.severity])
+    facts = [wording.scope(finding), wording.step_range(finding.steps)]
+    facts.append(f"confidence {wording.percent(finding.confidence)}")
+    head.append_text(_styled(look, f": {finding.title}", "bold"))
+    head.append_text(_styled(look, f" ({', '.join(filter(None, facts))}) "))
+    head.append_text(_styled(look, f"[{finding.rule}]", "dim"))
+    _print(console, head, 2)
+    _say(console, look, finding.summary, 4)
+    for evidence in finding.evidence:
+        _say(console, look, f"{evidence.feature}: {wording.comparison(evidence)}", 4, "dim")
+    _causes(console, look, finding.causes)
+    _remedies(console, look, finding.remedies)
+    if look.verbose:
+        for text in finding.false_positives:
+            _say(console, look, f"False alarm when: {text}", 4, "dim")
+
+
+def _explained(console: Console, look: Look, finding: Finding) -> None:
+    """A finding that the one above explains: what it is, without advice of its own."""
+    arrow = "->" if look.ascii else "↳"
+    verdict = f"{arrow} {look.sign(finding.severity)} {finding.severity}"
+    head = _styled(look, verdict, STYLES[finding.severity])
+    head.append_text(_styled(look, f": {finding.title}"))
+    head.append_text(_styled(look, f" (explained by {finding.explained_by}) [{finding.rule}]", "dim"))
+    _print(console, head, 4)
+    _say(console, look, finding.summary, 7)
+
+
+def _causes(console: Console, look: Look, causes: tuple[LikelyCause, ...]) -> None:
+    shown = causes if look.verbose else causes[:CAUSES]
+    if shown:
+        _say(console, look, "Possible causes:", 4, "bold")
+    for cause in shown:
+        _hanging(console, look, f"{wording.percent(cause.likelihood):>4}", cause.text, 6)
+        if look.verbose:
+            for reason in cause.evidence:
+                _say(console, look, reason, 11, "dim")
+
+
+def _remedies(console: Console, look: Look, remedies: tuple[Remedy, ...]) -> None:
+    for remedy in remedies if look.verbose else remedies[:1]:
+        _say(console, look, f"Try: {remedy.title} (effort: {remedy.effort})", 4, "bold")
+        if remedy.text and look.verbose:
+            _say(console, look, remedy.text, 6)
+        snippets = list(remedy.snippets.items())
+        for name, code in snippets if look.verbose else snippets[:1]:
+            if look.verbose and len(snippets) > 1:
+                _say(console, look, wording.framework(name), 6, "dim")
+            _code(console, look, code)
+    if len(remedies) > 1 and not look.verbose:
+        more = "1 more remedy" if len(remedies) == 2 else f"{len(remedies) - 1} more remedies"
+        _say(console, look, f"{more} with --verbose", 4, "dim")
+
+
+def _code(console: Console, look: Look, code: str) -> None:
+    """Code as it is: never re-wrapped, so that it can be copied."""
+    indented = "\n".join(f"      {line}" for line in look.block(code).strip("\n").splitlines())
+    console.print(_text(indented, "cyan"), soft_wrap=True)
+
+
+def _layers(console: Console, look: Look, run: RunReport) -> None:
+    """A checkpoint's tensors, worst first."""
+    if not run.layers:
+        return
+    console.print()
+    shown = layers.worst_first(run.layers)
+    for layer in shown if look.verbose else shown[:LAYER_ROWS]:
+        shape = "×".join(map(str, layer.shape)) or "scalar"
+        spread = f"mean {wording.number(layer.mean)}, std {wording.number(layer.std)}"
+        bounds = f"{wording.number(layer.min)} … {wording.number(layer.max)}"
+        bad = f", {layer.nan} NaN, {layer.inf} Inf" if layer.nan or layer.inf else ""
+        zeros = f", {wording.percent(layers.share(layer.zeros, layer))} zeros" if layer.zeros else ""
+        text = f"{layers.label(layer)} {shape} {layer.dtype}: {spread}, {bounds}{zeros}{bad}"
+        _hanging(console, look, "-", text, 2)
+    if len(shown) > LAYER_ROWS and not look.verbose:
+        _say(console, look, f"… and {len(shown) - LAYER_ROWS} more tensors with --verbose", 2, "dim")
+
+
+def _problems(
+    console: Console, look: Look, problems: tuple[Problem, ...], title: str, indent: int = 0
+) -> None:
+    if not problems:
+        return
+    console.print()
+    _say(console, look, f"{title}: {len(problems)}", indent, "bold")
+    shown = problems if look.verbose else problems[:PROBLEMS]
+    for problem in shown:
+        _say(console, look, f"{problem.path}: {problem.message} ({problem.kind})", indent + 2)
+    if len(shown) < len(problems):
+        _say(console, look, f"… and {len(problems) - len(shown)} more", indent + 2, "dim")
+
+
+def _say(console: Console, look: Look, text: str, indent: int, style: str = "") -> None:
+    if text:
+        _print(console, _styled(look, text, style), indent)
+
+
+def _print(console: Console, text: Text, indent: int) -> None:
+    from rich.padding import Padding
+
+    text.overflow = "fold"
+    console.print(Padding(text, (0, 0, 0, indent), expand=False))
+
+
+def _hanging(console: Console, look: Look, sign: str, text: str, indent: int) -> None:
+    """The text beside its sign, later lines aligned with the first."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(_styled(look, sign), _styled(look, text))
+    grid.columns[1].overflow = "fold"
+    console.print(Padding(grid, (0, 0, 0, indent), expand=False))
+
+
+def _styled(look: Look, text: str, style: str = "") -> Text:
+    return _text(look.line(text), style)
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style)

@@ -1,0 +1,148 @@
+"""The terminal report: verdict first, sane at any width, and nothing a file says steers the terminal."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import report_fixtures as fixtures
+from rich.cells import cell_len
+
+from analyzer.model import Report
+from analyzer.report import render
+from analyzer.report.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
+
+REPORTS = fixtures.every_report()
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+BIDI = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
+
+
+def lines(report: Report, **options: object) -> list[str]:
+    return render(report, "terminal", **options).splitlines()
+
+
+def test_verdict_comes_first_and_runs_worst_first() -> None:
+    text = lines(REPORTS["mixed"], width=80)
+    assert text[0] == "✖ 7 runs: 2 critical, 1 warning, 2 healthy, 2 not assessed"
+    table = [line for line in text if re.match(r"[✖▲✔○] (critical|warning|healthy|not assessed) ", line)]
+    assert [line.split()[1] for line in table[:3]] == ["critical", "critical", "warning"]
+    assert len(table) == 7
+
+
+def test_a_finding_shows_evidence_causes_and_one_remedy() -> None:
+    text = render(REPORTS["one"], "terminal", width=80)
+    assert "▲ warning: Validation loss rises while training loss still falls" in text
+    assert "val_loss.rise_from_min: 0.42 ≥ 0.05" in text
+    assert "70% No regularisation is switched on" in text
+    assert "Try: Keep the best checkpoint and stop early (effort: low)" in text
+    assert "torch.save(model.state_dict(), 'best.pt')" in text
+    assert "weight_decay=0.01" not in text and "1 more remedy with --verbose" in text
+    assert "Not checked: 2 rules (not logged: activations, checkpoint)" in text
+    assert "runs/exp3/events.1: the last record is cut short (truncated)" in text
+
+
+def test_verbose_shows_all_of_it() -> None:
+    text = render(REPORTS["one"], "terminal", width=100, verbose=True)
+    assert "weight_decay=0.01" in text
+    assert "EarlyStoppingCallback" in text and "HF Trainer" in text
+    assert "False alarm when: The training loss includes a penalty" in text
+
+
+def test_an_explained_finding_stands_beneath_the_one_that_explains_it() -> None:
+    text = lines(REPORTS["one"], width=100)
+    above = next(i for i, line in enumerate(text) if "[overfitting]" in line)
+    below = next(i for i, line in enumerate(text) if "explained by overfitting" in line)
+    assert above < below
+    assert text[below].startswith("    ↳ ● info: 62 % of the run")
+
+
+def test_findings_that_explain_each_other_are_both_shown() -> None:
+    pair = (fixtures.finding("a", explained_by="b"), fixtures.finding("b", explained_by="a"))
+    report = fixtures.report(fixtures.RunReport(fixtures.Run("r", "r"), "warning", pair))
+    text = render(report, "terminal", width=120)
+    assert "[a]" in text and "[b]" in text
+
+
+def test_many_runs_are_in_the_table_and_only_those_with_findings_in_full() -> None:
+    text = render(REPORTS["sixty"], "terminal", width=80)
+    assert "and 20 more runs" in text
+    assert "58 more runs in the table only" in text
+    assert "Training loss became NaN (step 258" in text
+    assert "seed-057" not in text
+    assert "seed-057" in render(REPORTS["sixty"], "terminal", width=80, verbose=True)
+
+
+def test_a_healthy_and_a_short_run_say_so() -> None:
+    report = fixtures.report(fixtures.healthy_report(), fixtures.unassessed_report())
+    text = render(report, "terminal")
+    assert "Nothing found." in text
+    assert "Too little was logged to judge this run." in text
+
+
+def test_a_checkpoint_lists_tensors_worst_first() -> None:
+    text = render(REPORTS["checkpoint"], "terminal", width=110)
+    order = [text.index(f"- {name}") for name in ("encoder.1.weight", "head.weight", "encoder.0.weight")]
+    assert order == sorted(order)
+    assert "12 NaN" in text and "100% zeros" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("name", REPORTS)
+def test_no_line_is_wider_than_the_terminal_except_code(name: str, width: int) -> None:
+    code = {line.strip() for r in REPORTS[name].runs for line in _code(r)}
+    for line in lines(REPORTS[name], width=width):
+        assert cell_len(line) <= width or line.strip() in code
+
+
+def _code(run: fixtures.RunReport) -> list[str]:
+    from analyzer.report.escape import plain_block
+
+    snippets = [s for f in run.findings for r in f.remedies for s in r.snippets.values()]
+    return [line for s in snippets for line in plain_block(s).expandtabs(4).splitlines()]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("color", [False, True])
+def test_nothing_of_a_file_reaches_the_terminal_as_a_command(name: str, color: bool) -> None:
+    text = render(REPORTS[name], "terminal", width=80, color=color, verbose=True)
+    bare = ANSI.sub("", text) if color else text
+    assert all(c.isprintable() or c == "\n" for c in bare)
+    assert not set(bare) & set(BIDI)
+    text.encode("utf-8")
+
+
+def test_markup_of_rich_is_shown_as_it_is() -> None:
+    markup = fixtures.HOSTILE[3]
+    text = render(fixtures.report(fixtures.hostile_report(markup)), "terminal", width=120, color=True)
+    assert "[bold red]boo[/bold red]" in ANSI.sub("", text)
+    assert "evil.example\x1b\\" not in text and "\x1b]8" not in text
+
+
+def test_colour_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in render(REPORTS["mixed"], "terminal")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert ANSI.search(render(REPORTS["mixed"], "terminal", color=True))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_ascii_holds_for_every_text(name: str) -> None:
+    assert render(REPORTS[name], "terminal", width=80, ascii_only=True, verbose=True).isascii()
+
+
+def test_ascii_keeps_the_meaning() -> None:
+    text = render(REPORTS["one"], "terminal", ascii_only=True)
+    assert text.startswith("! 1 run: 1 warning")
+    assert "0.42 >= 0.05" in text
+
+
+def test_sparkline_follows_the_curve() -> None:
+    assert sparkline(np.arange(8.0), 8) == BLOCKS
+    assert sparkline(np.arange(8.0), 8, ascii_only=True) == ASCII_BLOCKS
+    assert sparkline(np.array([1.0, np.nan, 2.0]), 10) == "▁×█"
+    assert sparkline(np.full(9, 5.0), 3) == "▅▅▅"
+    assert sparkline(np.geomspace(1, 1e7, 8), 8) == BLOCKS
+    assert sparkline(np.full(4, np.inf), 2) == "××"
+    assert sparkline(np.array([]), 5) == ""
+    assert len(sparkline(np.arange(100_000.0), 24)) == 24
