@@ -43,43 +43,40 @@ class _Collected:
 
 def assemble(group: Group, name: str, overrides: Overrides | None = None) -> tuple[Run, ...]:
     """Read a group's files. Several runs where a log starts over or a file holds several."""
-    own, several = _Collected(), {}
+    own = _Collected()
+    several: dict[str, tuple[LogFile, Reading]] = {}
     for config in group.configs:
-        _take(own, config, _read(config, own.problems))
+        for reading in _read(config, own.problems).values():
+            _take(own, config, reading)
     for log in group.logs:
-        if read_all := getattr(log.ingestor, "read_all", None):
-            several.update(_guarded_all(log, read_all, own.problems))
-        else:
-            _take(own, log, _read(log, own.problems))
+        for part, reading in _read(log, own.problems).items():
+            if part:
+                several[part] = (log, reading)
+            else:
+                _take(own, log, reading)
     checkpoints = _checkpoints(group.checkpoints, own)
     runs = (
         [_run(group, name, own, checkpoints, overrides or {})]
         if own.series or checkpoints or not several
         else []
     )
-    for part, reading in several.items():
+    for part, (log, reading) in several.items():
         collected = _Collected(hyperparameters=dict(own.hyperparameters))
-        _take(collected, group.logs[0], reading)
+        _take(collected, log, reading)
         runs.append(_run(group, f"{name}:{part}", collected, (), overrides or {}))
     return tuple(attempt for run in runs for attempt in _attempts(run))
 
 
-def _read(log: LogFile, problems: list[Problem]) -> Reading:
+def _read(log: LogFile, problems: list[Problem]) -> dict[str, Reading]:
+    """What the file holds, by the name of the run; "" is the run that the file belongs to."""
+    read_all = getattr(log.ingestor, "read_all", None)
     try:
-        return log.ingestor.read(log.path)
+        return dict(read_all(log.path)) if read_all else {"": log.ingestor.read(log.path)}
     except IngestError as error:
         problems.append(Problem(error.path, error.kind, error.message, error.offset))
     except (OSError, MemoryError) as error:
         problems.append(Problem(str(log.path), "unreadable", str(error) or type(error).__name__))
-    return Reading()
-
-
-def _guarded_all(log: LogFile, read_all, problems: list[Problem]) -> dict[str, Reading]:  # type: ignore[no-untyped-def]
-    try:
-        return dict(read_all(log.path))
-    except IngestError as error:
-        problems.append(Problem(error.path, error.kind, error.message, error.offset))
-        return {}
+    return {}
 
 
 def _take(collected: _Collected, log: LogFile, reading: Reading) -> None:
@@ -173,9 +170,7 @@ def _attempts(run: Run) -> list[Run]:
                 pieces[i].append(ordered(_part(series, part)))
         else:  # logged in one attempt only, or too rarely to tell: it goes with the last
             pieces[-1].append(ordered(series))
-    note = Problem(
-        run.path, "restarted", f"the log starts over {attempts - 1} times: {attempts} attempts in one place"
-    )
+    note = Problem(run.path, "restarted", f"the log starts over: {attempts} attempts in one place")
     return [
         replace(
             run,

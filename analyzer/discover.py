@@ -26,12 +26,23 @@ SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "venv", "env"
 KEPT_HIDDEN = {".hydra"}
 # Never a log, whatever is inside: not even opened.
 OTHER_SUFFIXES = frozenset(
-    [".py", ".pyc", ".ipynb", ".md", ".rst", ".html", ".htm", ".css", ".js", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".webp", ".bmp", ".ico", ".mp4", ".avi", ".wav", ".mp3", ".flac", ".sh", ".bat", ".c", ".h", ".cpp", ".cu", ".java", ".go", ".rs", ".so", ".dll", ".exe", ".o", ".a", ".whl", ".lock", ".gitignore", ".tex", ".ttf", ".woff", ".xml", ".patch", ".diff", ".whitespace"]
+    (
+        *(".py", ".pyc", ".ipynb", ".md", ".rst", ".html", ".htm", ".css", ".js", ".ts", ".tex", ".xml"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".webp", ".bmp", ".ico", ".ttf", ".woff"),
+        *(".mp4", ".avi", ".wav", ".mp3", ".flac", ".sh", ".bat", ".c", ".h", ".cpp", ".cu", ".java"),
+        *(".go", ".rs", ".so", ".dll", ".exe", ".o", ".a", ".whl", ".lock", ".gitignore", ".patch", ".diff"),
+    )
 )
 # A file with one of these that nothing reads is worth a word; any other is passed over.
 EXPECTED_SUFFIXES = frozenset(
-    [".csv", ".tsv", ".json", ".jsonl", ".log", ".txt", ".out", ".err", ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".pkl", ".pickle", ".h5", ".keras", ".wandb", ".db"]
+    (
+        *(".csv", ".tsv", ".json", ".jsonl", ".log", ".txt", ".out", ".err", ".wandb", ".db"),
+        *(".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".pkl", ".pickle", ".h5", ".keras"),
+        *(".index", ".gz", ".lz4", ".zst"),
+    )
 )
+TENSORFLOW = re.compile(r"^checkpoint$|\.data-\d{5}-of-\d{5}$")
+SESSION = re.compile(r"\d{10}\.\d+")
 TRAIN_WORDS = {"train", "training", "trn"}
 HELD_OUT_WORDS = {"val", "valid", "validation", "eval", "evaluation", "dev", "test", "testing"}
 SPLIT_WORDS = TRAIN_WORDS | HELD_OUT_WORDS
@@ -60,7 +71,7 @@ class Group:
 class Discovery:
     groups: tuple[Group, ...]
     problems: tuple[Problem, ...]
-    passed_over: int  # files that are neither logs nor checkpoints
+    passed_over: tuple[Path, ...]  # files that are neither logs nor checkpoints
 
 
 def discover(paths: Sequence[Path]) -> Discovery:
@@ -69,11 +80,11 @@ def discover(paths: Sequence[Path]) -> Discovery:
     configs: list[LogFile] = []
     checkpoints: list[Path] = []
     problems: list[Problem] = []
-    passed_over = 0
+    passed_over: list[Path] = []
     named = {Path(p) for p in paths}
     for path in walk(paths, problems):
         if path.suffix.lower() in OTHER_SUFFIXES and path not in named:
-            passed_over += 1
+            passed_over.append(path)
             continue
         try:
             head = read_head(path)
@@ -84,14 +95,19 @@ def discover(paths: Sequence[Path]) -> Discovery:
             (configs if ingestor.NAME == "hyperparameters" else logs).append(LogFile(path, ingestor))
         elif container_for(path, head):
             checkpoints.append(path)
-        elif path.suffix.lower() in EXPECTED_SUFFIXES or path in named:
+        elif path.suffix.lower() in EXPECTED_SUFFIXES or TENSORFLOW.search(path.name) or path in named:
             problems.append(_unknown(path, head))
         else:
-            passed_over += 1
+            passed_over.append(path)
+    if passed_over:
+        problems.append(_passed_over(passed_over))
     groups = _groups(logs)
+    for group in groups:
+        if len(group.logs) == 1 and group.logs[0].path in named:
+            group.path = group.logs[0].path  # as it was given
     groups += _attach_checkpoints(groups, checkpoints)
     problems += _attach_configs(groups, configs)
-    return Discovery(tuple(sorted(groups, key=lambda g: str(g.path))), tuple(problems), passed_over)
+    return Discovery(tuple(sorted(groups, key=lambda g: str(g.path))), tuple(problems), tuple(passed_over))
 
 
 def read_head(path: Path) -> bytes:
@@ -135,17 +151,35 @@ def _unknown(path: Path, head: bytes) -> Problem:
     return Problem(str(path), "unsupported", "neither a known log format nor a known checkpoint container")
 
 
+def _passed_over(paths: list[Path]) -> Problem:
+    names = ", ".join(p.name for p in paths[:5]) + (", …" if len(paths) > 5 else "")
+    one = len(paths) == 1
+    message = (
+        f"{len(paths)} {'file that is' if one else 'files that are'} neither log nor checkpoint: {names}"
+    )
+    return Problem(os.path.commonpath([p.parent for p in paths]), "passed-over", message)
+
+
 def _groups(logs: list[LogFile]) -> list[Group]:
     """Group by the folder each format names, then tell runs within a folder apart."""
     by_root: dict[Path, list[LogFile]] = defaultdict(list)
     for log in logs:
         run_root = getattr(log.ingestor, "run_root", None)
         by_root[run_root(log.path) if run_root else log.path.parent].append(log)
-    by_root = _merge_split_folders(by_root)
+    by_root = _merge_split_folders(_merge_session_folders(by_root))
     groups: list[Group] = []
     for root, members in by_root.items():
         groups += _split_root(root, members)
     return groups
+
+
+def _merge_session_folders(by_root: dict[Path, list[LogFile]]) -> dict[Path, list[LogFile]]:
+    """Fold the folder that ``add_hparams`` makes, named by the time, into the run it was called on."""
+    merged: dict[Path, list[LogFile]] = defaultdict(list)
+    for root, members in by_root.items():
+        session = SESSION.fullmatch(root.name) and root.parent in by_root
+        merged[root.parent if session else root] += members
+    return dict(merged)
 
 
 def _merge_split_folders(by_root: dict[Path, list[LogFile]]) -> dict[Path, list[LogFile]]:
@@ -262,5 +296,6 @@ def _runs_above(groups: list[Group], folder: Path) -> list[Group]:
 
 
 def _runs_below(groups: list[Group], folder: Path) -> list[Group]:
-    """All runs below: a configuration beside ``logs/`` speaks for everything in it."""
-    return [g for g in groups if PurePath(folder) in g.path.parents]
+    """The run below, where there is only one: beside several, a YAML may be about anything."""
+    below = [g for g in groups if PurePath(folder) in g.path.parents]
+    return below if len(below) == 1 else []

@@ -29,9 +29,11 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 class Problem:
     """Something that could not be read, and what was lost by it.
 
-    ``kind`` is one of: truncated, checksum, damaged, empty, unreadable, pointer (a Git LFS
-    pointer instead of the file), unsafe, unsupported, too-large, rule-error, internal.
-    ``offset`` is in bytes.
+    Damage: truncated, checksum, damaged, empty, unreadable, missing, too-large, unsafe.
+    Nothing to read: pointer (a Git LFS pointer instead of the file), unsupported, no-series (text
+    or results without a curve), no-logs (hyperparameters alone), passed-over, unsure.
+    Facts about the run: crashed (its output ends in an exception), restarted.
+    Our own: rule-error, internal. ``offset`` is in bytes.
     """
 
     path: str
@@ -267,7 +269,14 @@ class Not:
     item: Condition
 
 
-Condition = All | AnyOf | Not | Leaf
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """Holds unless ``item`` is known to hold: what could not be measured does not stand against it."""
+
+    item: Condition
+
+
+Condition = All | AnyOf | Not | Unless | Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +307,19 @@ class RuleTest:
     name: str
     expect: str  # fires | quiet | not_applicable
     series: Mapping[str, object] = field(default_factory=dict)
-    features: Mapping[str, float] = field(default_factory=dict)
+    features: Mapping[str, float | Measurement | None] = field(default_factory=dict)
     hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
     line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How a finding reads where ``when`` holds; an empty field leaves the rule's own."""
+
+    when: Condition
+    severity: Severity | None = None
+    title: str = ""
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +342,7 @@ class Rule:
     explains: tuple[str, ...]
     tests: tuple[RuleTest, ...]
     path: str = ""
+    variants: tuple[Variant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

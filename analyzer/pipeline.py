@@ -64,7 +64,11 @@ def runs_of(
         if run.series or run.checkpoints or run.histograms:
             yield run
         else:
-            problems += run.problems or (Problem(run.path, "empty", "holds no series and no checkpoint"),)
+            problems += run.problems
+            told = {p.path for p in run.problems}
+            problems += [
+                Problem(f, "no-series", "holds no curve and no weights") for f in run.files if f not in told
+            ]
 
 
 def run_name(path: Path, paths: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from analyzer.features.curves import Curve, Unavailable, curve_of
 from analyzer.model import LayerStats, Measurement, Missing, Run
 
 Value = float | Measurement
-CURVE_ROLES = ("train_loss", "val_loss", "train_metric", "val_metric")
+CURVE_ROLES = ("train_loss", "val_loss", "train_metric", "val_metric", "reward")
 ROLE_WORDS = {
     "train_loss": "training loss",
     "val_loss": "validation loss",
@@ -50,17 +50,18 @@ class Context:
     def __init__(self, run: Run, layers: Sequence[LayerStats] = ()):
         self.run = run
         self.layers = tuple(layers)
-        self._curves: dict[str, Curve | Unavailable] = {}
+        self._curves: dict[tuple[str, bool], Curve | Unavailable] = {}
         self._values: dict[str, Measurement | Missing] = {}
 
-    def curve(self, role: str) -> Curve:
-        """The curve that stands for ``role``; raises :class:`Unavailable`."""
-        if role not in self._curves:
+    def curve(self, role: str, averaged: bool = False) -> Curve:
+        """The curve that stands for ``role``, see :func:`curve_of`; raises :class:`Unavailable`."""
+        key = (role, averaged)
+        if key not in self._curves:
             try:
-                self._curves[role] = curve_of(self.run, role)
+                self._curves[key] = curve_of(self.run, role, averaged)
             except Unavailable as missing:
-                self._curves[role] = missing
-        found = self._curves[role]
+                self._curves[key] = missing
+        found = self._curves[key]
         if isinstance(found, Unavailable):
             raise found
         return found
@@ -90,10 +91,10 @@ class Context:
                 value = spec.compute(self)
         except Unavailable as missing:
             return Missing(missing.reason, missing.needs)
-        measured = value if isinstance(value, Measurement) else Measurement(float(value))
+        measured = value if isinstance(value, Measurement) else Measurement(value)
         if np.isnan(measured.value):
             return Missing(f"{spec.name} is undefined for this run")
-        return measured
+        return replace(measured, value=float(measured.value))  # never numpy's: `np.False_ is not False`
 
     @cached_property
     def last_step(self) -> float:

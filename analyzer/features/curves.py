@@ -7,12 +7,12 @@ evaluation sets). One is chosen, or a sum is formed, here and only here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from analyzer.features.robust import block_edges, block_means, block_medians, point_noise, running_median
+from analyzer.features.robust import block_edges, block_medians, point_noise, running_median
 from analyzer.model import Axis, FloatArray, Measurement, Run, Series
 
 BLOCKS = 200
@@ -49,11 +49,11 @@ class Curve:
 
     @cached_property
     def steps(self) -> FloatArray:
-        return self.all_steps[self.finite]
+        return np.asarray(self.all_steps[self.finite])
 
     @cached_property
     def raw(self) -> FloatArray:
-        return self.all_raw[self.finite]
+        return np.asarray(self.all_raw[self.finite])
 
     @property
     def n(self) -> int:
@@ -73,6 +73,11 @@ class Curve:
             return -self.raw
         return np.log(self.raw) if self.log else self.raw
 
+    @cached_property
+    def linear(self) -> FloatArray:
+        """The cost without the log scale: as logged, but lower is better."""
+        return -self.raw if self.direction == "higher" else self.raw
+
     def to_raw(self, cost: float) -> float:
         """A cost as the value that would have been logged."""
         if self.direction == "higher":
@@ -88,7 +93,7 @@ class Curve:
     def block_steps(self) -> FloatArray:
         """Step of the middle of each of at most 200 blocks of equal count."""
         edges = block_edges(self.n, BLOCKS)
-        return self.steps[(edges[:-1] + edges[1:] - 1) // 2]
+        return np.asarray(self.steps[(edges[:-1] + edges[1:] - 1) // 2])
 
     @cached_property
     def blocks(self) -> FloatArray:
@@ -111,8 +116,14 @@ class Curve:
 
     @cached_property
     def noise(self) -> float:
-        """Noise of single points, in units of cost."""
-        return point_noise(self.cost)
+        """Noise of single points, in units of cost; at least that of rounded values."""
+        return max(point_noise(self.cost), self.rounding)
+
+    @cached_property
+    def rounding(self) -> float:
+        """Standard deviation of the error of rounding to the smallest difference that occurs."""
+        levels = np.unique(self.cost)
+        return float(np.diff(levels).min() / np.sqrt(12)) if len(levels) > 1 else 0.0
 
     def level_noise(self, cost: FloatArray | None = None) -> float:
         """Noise of a smoothed level: point noise over the root of the points averaged.
@@ -190,13 +201,11 @@ class Curve:
     def over(self, first: float, last: float, value: float) -> Measurement:
         return Measurement(value, (first, last), self.role)
 
-    def coarse(self, blocks: int) -> FloatArray:
-        """Mean cost over at most ``blocks`` blocks: what is left when batch noise averages out."""
-        return block_means(self.cost, blocks) if self.n > blocks else self.cost
 
-
-def curve_of(run: Run, role: str) -> Curve:
+def curve_of(run: Run, role: str, averaged: bool = False) -> Curve:
     """The curve of ``role``; raises :class:`Unavailable` where the run has none.
+
+    ``averaged`` prefers the series that was logged once an epoch, to compare with validation.
 
     train_metric and val_metric are the accuracy where there is one, else the metric of known
     direction with most points. Losses logged only in parts are added up.
@@ -204,7 +213,10 @@ def curve_of(run: Run, role: str) -> Curve:
     series = _candidates(run, role)
     if not series:
         raise Unavailable(f"no {role} was logged", (role,))
-    chosen = max(series, key=lambda s: (int(np.isfinite(s.values).sum()), s.points))
+    chosen = max(
+        series,
+        key=lambda s: (averaged and s.subject == "epoch", int(np.isfinite(s.values).sum()), s.points),
+    )
     steps, values = chosen.steps[chosen.leading_zeros :], chosen.values[chosen.leading_zeros :]
     if not len(values):
         raise Unavailable(f"{role} holds placeholders only", (role,))
@@ -225,10 +237,19 @@ def _candidates(run: Run, role: str) -> list[Series]:
     found = [s for s in run.by_role(role) if s.points]
     if role in ("train_loss", "val_loss"):
         return found or _summed(run, role)
+    if role == "learning_rate":
+        return _middle(found)
     if role in ("train_metric", "val_metric"):
         accuracy = [s for s in run.by_role(role.replace("metric", "accuracy")) if s.points]
         return accuracy or [s for s in found if s.direction != "unknown"]
     return found
+
+
+def _middle(groups: list[Series]) -> list[Series]:
+    """The median learning rate of several parameter groups: one of them may warm up from above."""
+    if len(groups) < 3 or not all(np.array_equal(g.steps, groups[0].steps) for g in groups):
+        return groups
+    return [replace(groups[0], values=np.median([g.values for g in groups], axis=0), subject="")]
 
 
 def _summed(run: Run, role: str) -> list[Series]:
@@ -246,16 +267,4 @@ def _summed(run: Run, role: str) -> list[Series]:
     total = np.sum([s.values for s in same], axis=0)
     tag = " + ".join(s.tag for s in same)
     zeros = max(s.leading_zeros for s in same)
-    return [
-        Series(
-            tag,
-            first.steps,
-            total,
-            first.wall_times,
-            first.axis,
-            first.source,
-            role,
-            "lower",
-            leading_zeros=zeros,
-        )
-    ]
+    return [replace(first, tag=tag, values=total, role=role, direction="lower", leading_zeros=zeros)]

@@ -35,7 +35,7 @@ def aligned(context: Context, pair: Pair = "loss") -> Aligned:
     Curves on different axes (steps against epochs) are laid over each other by their share of
     the run. Raises Unavailable with fewer than 3 shared moments.
     """
-    train, val = context.curve(f"train_{pair}"), context.curve(f"val_{pair}")
+    train, val = context.curve(f"train_{pair}", averaged=True), context.curve(f"val_{pair}")
     train.need(3)
     val.need(3)
     if val.log != train.log:
@@ -189,7 +189,7 @@ def ratio_start(context: Context) -> Value:
 
 def _ratio(context: Context, part: slice) -> float:
     """Ratio of medians of the logged losses; Unavailable where they are not positive."""
-    train, val = context.curve("train_loss"), context.curve("val_loss")
+    train, val = context.curve("train_loss", averaged=True), context.curve("val_loss")
     both = aligned(context)
     log = train.log and val.log
     t, v = (float(np.median(x[part])) for x in (both.train, both.val))
@@ -230,7 +230,7 @@ def val_improvement(context: Context) -> Value:
     low=0,
 )
 def val_first_level(context: Context) -> Value:
-    train, val = context.curve("train_loss"), context.curve("val_loss")
+    train, val = context.curve("train_loss", averaged=True), context.curve("val_loss")
     val.need(2)
     start = train.to_raw(train.start)
     first = float(np.median(val.raw[:2]))

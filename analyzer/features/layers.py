@@ -110,6 +110,22 @@ def scale_median(context: Context) -> Value:
     return float(np.median(_scales(context)[0]))
 
 
+@feature(
+    "weights.initial_scale",
+    "ratio",
+    "median weight scale over the layers of the first of several checkpoints, the nearest to initialisation",
+    low=0,
+    label="weight scale at the start",
+)
+def initial_scale(context: Context) -> Value:
+    first = [a for a, _ in _first_and_last(context) if len(a.shape) >= 2 and a.fan_in and a.std is not None]
+    if not first:
+        raise Unavailable("no weight matrix with a known fan-in", ("second_checkpoint",))
+    scales = [float(a.std or 0) * np.sqrt(a.fan_in or 1) for a in first]
+    worst = int(np.argmax(scales))
+    return Measurement(float(np.median(scales)), where=first[worst].name)
+
+
 @feature("weights.outlier_scale", "ratio", "largest weight scale over the layers' median", low=1)
 def outlier_scale(context: Context) -> Value:
     values, names = _scales(context)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyzer.features import Value, curve_feature
+from analyzer.features import Context, Value, curve_feature, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import lag_correlation, running_median
+from analyzer.features.robust import block_medians, lag_correlation, point_noise, running_mean
+from analyzer.features.trend import linear_span
 from analyzer.model import FloatArray
 
 COARSE = 48  # blocks: mini-batch noise has averaged out, real swings have not
+FINE = 200  # points up to which a curve is taken as it is
 
 
 def swings(curve: Curve) -> FloatArray:
-    """Coarse curve minus its slow trend (a running median over a fifth of the run)."""
+    """Coarse curve minus its slow trend, a running mean over a fifth of the run.
+
+    A mean and not a median: the median of a window over a periodic signal follows the signal.
+    """
     curve.need(10)
     if curve.span <= 0:
         raise Unavailable(f"{curve.role} never changes", (curve.role,))
-    coarse = curve.coarse(COARSE)
-    return np.asarray(coarse - running_median(coarse, max(5, len(coarse) // 5 | 1)))
+    coarse = block_medians(curve.linear, COARSE) if curve.n > FINE else curve.linear
+    return np.asarray(coarse - running_mean(coarse, max(5, len(coarse) // 5 | 1)))
 
 
 def _amplitude(residual: FloatArray) -> float:
@@ -39,7 +44,7 @@ def swing(curve: Curve) -> Value:
     residual = swings(curve)
     half = residual[len(residual) // 2 :]
     middle = float(curve.steps[curve.n // 2])
-    return curve.over(middle, float(curve.steps[-1]), _amplitude(half) / curve.span)
+    return curve.over(middle, float(curve.steps[-1]), _amplitude(half) / linear_span(curve))
 
 
 @curve_feature(
@@ -68,11 +73,14 @@ def swing_decay(curve: Curve) -> Value:
     label="swings against batch noise",
 )
 def swing_over_noise(curve: Curve) -> Value:
-    """White noise of sigma s leaves 2.56 s / sqrt(b) between the 10th and 90th percentile."""
+    """White noise of sigma s leaves 2.56 s / sqrt(b) between the 10th and 90th percentile of means
+    of b points, 1.25 times that of medians."""
+    if curve.n < 2 * COARSE:
+        raise Unavailable(f"{curve.role} has too few points to average batch noise out", (curve.role,))
     residual = swings(curve)
     half = residual[len(residual) // 2 :]
-    per_block = curve.n / min(curve.n, COARSE)
-    expected = 2.56 * curve.noise / np.sqrt(per_block)
+    late = curve.linear[curve.n // 2 :]
+    expected = 2.56 * 1.25 * point_noise(late) / np.sqrt(curve.n / len(residual))
     if expected <= 0:
         raise Unavailable(f"{curve.role} shows no noise to compare with", (curve.role,))
     return _amplitude(half) / float(expected)
@@ -87,10 +95,33 @@ def swing_over_noise(curve: Curve) -> Value:
 )
 def turning_share(curve: Curve) -> Value:
     curve.need(6)
-    sign = np.sign(np.diff(curve.coarse(COARSE)))
+    sign = np.sign(np.diff(block_medians(curve.linear, COARSE)))
     return float(np.mean(sign[1:] * sign[:-1] < 0))
 
 
 @curve_feature("swing_memory", "ratio", "lag-1 correlation of the {curve}'s swings", low=-1, high=1)
 def swing_memory(curve: Curve) -> Value:
     return lag_correlation(swings(curve), 1)
+
+
+@feature(
+    "train_loss.per_epoch",
+    "flag",
+    "1 where each point of the training loss averages an epoch: batch noise is gone from it",
+    low=0,
+    high=1,
+)
+def per_epoch(context: Context) -> Value:
+    """By the axis, by the epochs that pass between points, or by a validation after every step."""
+    train = context.curve("train_loss")
+    train.need(2)
+    if train.axis == "epoch":
+        return 1.0
+    for series in context.run.by_role("epoch"):
+        if series.points >= 2 and series.axis == train.axis and np.ptp(series.steps) > 0:
+            per_step = np.ptp(series.values) / np.ptp(series.steps)
+            return float(per_step * train.length / (train.n - 1) > 0.9)
+    if not context.has("val_loss"):
+        raise Unavailable("nothing tells whether a point is a batch or an epoch", ("epoch",))
+    every_step = float(np.median(np.diff(train.steps))) == 1.0
+    return float(every_step and train.n <= 1.2 * context.curve("val_loss").n)

@@ -32,9 +32,14 @@ def epoch_points(context: Context) -> float:
 def _epoch_length(context: Context, loss: Curve) -> float:
     """Length of an epoch in steps."""
     for series in context.run.by_role("epoch"):
-        epochs = series.values[np.isfinite(series.values)]
-        if len(epochs) > 3 and np.ptp(epochs) >= 2 and series.axis == loss.axis:
-            return float(np.ptp(series.steps) / np.ptp(epochs))
+        known = np.isfinite(series.values)
+        steps, epochs = series.steps[known], series.values[known]
+        if series.axis != loss.axis or len(epochs) <= 3 or np.ptp(epochs) < 2:
+            continue
+        begins = np.flatnonzero(np.diff(epochs) > 0) + 1  # of whole epochs, or every point of fractional ones
+        if len(begins) >= 2 and epochs[begins[-1]] > epochs[begins[0]]:
+            passed = epochs[begins[-1]] - epochs[begins[0]]
+            return float((steps[begins[-1]] - steps[begins[0]]) / passed)
     if context.has("val_loss"):
         val = context.curve("val_loss")
         rhythm = np.diff(val.steps)
@@ -91,6 +96,26 @@ def epoch_period(context: Context) -> Value:
 def epoch_correlation(context: Context) -> Value:
     period = epoch_points(context)
     return lag_correlation(_residual(context, period), round(period))
+
+
+@feature(
+    "data.period_order",
+    "ratio",
+    "correlation of neighbouring positions in the part of the training loss that repeats with the epoch: near 1 "
+    "where the data are sorted, near 0 where batches of mixed data merely come in a fixed order",
+    low=-1,
+    high=1,
+    label="order within the epoch",
+)
+def period_order(context: Context) -> Value:
+    """Lag-1 correlation of the mean profile over exact positions in the epoch."""
+    period = epoch_points(context)
+    residual = _residual(context, period)
+    positions = round(period)
+    place = np.floor(np.arange(len(residual)) % period).astype(int) % positions
+    count = np.bincount(place, minlength=positions)
+    profile = np.bincount(place, residual, minlength=positions) / np.maximum(count, 1)
+    return lag_correlation(profile, 1)
 
 
 @feature(

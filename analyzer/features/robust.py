@@ -61,6 +61,15 @@ def running_median(values: FloatArray, width: int) -> FloatArray:
     return np.concatenate([head, middle, tail])
 
 
+def running_mean(values: FloatArray, width: int) -> FloatArray:
+    """Mean over a centred window of odd ``width``, shrinking symmetrically at the ends."""
+    n = len(values)
+    reach = np.minimum(width // 2, np.minimum(np.arange(n), np.arange(n)[::-1]))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    low, high = np.arange(n) - reach, np.arange(n) + reach + 1
+    return np.asarray((total[high] - total[low]) / (high - low))
+
+
 def theil_sen(x: FloatArray, y: FloatArray, most: int = 200) -> float:
     """Median of the slopes between all pairs of points; blocks' medians beyond ``most`` points.
 
@@ -95,6 +104,15 @@ def mann_kendall_z(y: FloatArray, most: int = 200) -> float:
     r = lag_correlation(detrend(y), 1)
     variance *= (1 + max(r, 0.0)) / (1 - min(max(r, 0.0), 0.95))
     return float((s - np.sign(s)) / np.sqrt(variance))
+
+
+def kendall_tau(y: FloatArray, most: int = 200) -> float:
+    """Kendall's rank correlation of ``y`` with time (tau-a): -1 falls, 1 rises throughout."""
+    y = block_medians(y, most)
+    if len(y) < 2:
+        return 0.0
+    i, j = np.triu_indices(len(y), 1)
+    return float(np.sign(y[j] - y[i]).mean())
 
 
 def detrend(y: FloatArray) -> FloatArray:

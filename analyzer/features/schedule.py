@@ -15,7 +15,7 @@ CUT = 0.6  # a drop to less than this between two logged values is a cut
 
 def _lr(context: Context) -> Curve:
     curve = context.curve("learning_rate")
-    curve.need(2)
+    curve.need(1)
     return curve
 
 
@@ -23,7 +23,7 @@ def _lr(context: Context) -> Curve:
 def highest(context: Context) -> Value:
     if not context.has("learning_rate"):
         return context.value("hparam.learning_rate")
-    return float(np.max(context.curve("learning_rate").raw))
+    return float(np.max(_lr(context).raw))
 
 
 @feature("lr.final", "value", "learning rate at the end", low=0)

@@ -39,7 +39,7 @@ def find_spikes(curve: Curve) -> Spikes:
 def _find(curve: Curve) -> Spikes:
     level = _local_level(curve)
     residual = curve.cost - level
-    skip = max(1, curve.n // 50)  # the first steep descent is no spike
+    skip = max(2, curve.n // 25)  # the first steep descent is no spike, nor is its first wobble
     bar = max(SIGMAS * mad_sigma(residual[skip:]), HEIGHT * curve.span)
     peaks = _groups(residual > bar, residual, skip)
     window = max(3, curve.n // 20)
@@ -108,6 +108,17 @@ def spike_height(curve: Curve) -> Value:
         return Measurement(0.0)
     i = int(np.argmax(spikes.heights[good]))
     return curve.at(float(spikes.steps[good][i]), float(spikes.heights[good][i]))
+
+
+@curve_feature(
+    "spike_share",
+    "ratio",
+    "share of the {curve}'s points that are the top of a jump; isolated ones are few",
+    low=0,
+    high=1,
+)
+def spike_share(curve: Curve) -> Value:
+    return len(find_spikes(curve).steps) / curve.n
 
 
 @curve_feature(

@@ -6,7 +6,7 @@ import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import Z_CAP, capped_ratio, mann_kendall_z, theil_sen
+from analyzer.features.robust import Z_CAP, capped_ratio, kendall_tau, mann_kendall_z, theil_sen
 from analyzer.model import Measurement
 
 LOSSES = ("train_loss", "val_loss")
@@ -194,6 +194,13 @@ def last_trend(curve: Curve) -> Value:
     return _trend_over(curve, 0.1 if curve.n >= 50 else 0.3)
 
 
+def linear_span(curve: Curve) -> float:
+    """The way covered in units of what was logged, log scale or not."""
+    if not curve.log:
+        return curve.span
+    return float(np.exp(max(curve.start, curve.end)) - np.exp(curve.best))
+
+
 def _trend_over(curve: Curve, share: float) -> Measurement:
     curve.need(5)
     if curve.span <= 0:
@@ -201,9 +208,9 @@ def _trend_over(curve: Curve, share: float) -> Measurement:
     part = curve.tail(share)
     if part.stop - part.start < 3:
         part = slice(curve.n - 3, curve.n)
-    steps, cost = curve.steps[part], curve.cost[part]
+    steps, cost = curve.steps[part], curve.linear[part]
     slope = theil_sen(steps, cost)
-    change = slope * (steps[-1] - steps[0]) / curve.span
+    change = slope * (steps[-1] - steps[0]) / linear_span(curve)
     return curve.over(float(steps[0]), float(steps[-1]), change)
 
 
@@ -219,6 +226,35 @@ def tail_z(curve: Curve) -> Value:
     if part.stop - part.start < 4:
         part = slice(curve.n - 4, curve.n)
     return Measurement(mann_kendall_z(curve.cost[part]))
+
+
+@curve_feature(
+    "trend_tau",
+    "ratio",
+    "Kendall rank correlation of the {curve} with time; -1 improves throughout, 1 worsens throughout",
+    low=-1,
+    high=1,
+    label="trend",
+)
+def trend_tau(curve: Curve) -> Value:
+    curve.need(5)
+    return Measurement(kendall_tau(curve.blocks))
+
+
+@curve_feature(
+    "tail_tau",
+    "ratio",
+    "Kendall rank correlation of the {curve} with time over the last 30 % of the run",
+    low=-1,
+    high=1,
+    label="trend at the end",
+)
+def tail_tau(curve: Curve) -> Value:
+    curve.need(8)
+    part = curve.tail(0.3)
+    if part.stop - part.start < 4:
+        part = slice(curve.n - 4, curve.n)
+    return Measurement(kendall_tau(curve.cost[part], 60))
 
 
 @curve_feature(
@@ -276,31 +312,49 @@ def constant(curve: Curve) -> Value:
 @feature(
     "train_loss.chance_distance",
     "ratio",
-    "distance of the lowest training loss from ln K, the loss of guessing among K classes, relative to it",
+    "distance of the final training loss from ln K, the loss of guessing among K classes, relative to it",
     low=0,
     label="distance from chance level",
 )
 def chance_distance(context: Context) -> Value:
     curve = context.curve("train_loss")
-    curve.need(2)
+    curve.need(5)
     chance = chance_level(context)
-    return Measurement(abs(curve.to_raw(curve.best) - chance) / chance)
+    return abs(curve.to_raw(curve.end) - chance) / chance
+
+
+@feature(
+    "train_loss.guess_distance",
+    "ratio",
+    "distance of the final training loss from the nearest of ln 2, ln 10, ln 100 and ln 1000, relative to it: "
+    "the loss of guessing where the number of classes is not known",
+    low=0,
+    label="distance from guessing",
+)
+def guess_distance(context: Context) -> Value:
+    curve = context.curve("train_loss")
+    curve.need(5)
+    end = curve.to_raw(curve.end)
+    return min(abs(end - np.log(k)) / np.log(k) for k in (2, 10, 100, 1000))
 
 
 def chance_level(context: Context) -> float:
-    """ln K from num_classes, else from an accuracy that starts at 1/K; raises Unavailable."""
+    """ln K, with K from num_classes, else from an accuracy that ends at 1 / K.
+
+    The accuracy must speak for itself: within a tenth of 1 / K for a whole K of at most 1000.
+    Raises Unavailable.
+    """
     try:
         classes = context.value("hparam.num_classes")
     except Unavailable:
         classes = 0.0
     if classes >= 2:
         return float(np.log(classes))
-    for role in ("train_metric", "val_metric"):
+    for role in ("val_metric", "train_metric"):
         if context.has(role) and "acc" in context.curve(role).tag.lower():
-            first = float(context.curve(role).raw[0])
-            first = first / 100 if first > 1 else first
-            guess = np.log(1 / first) if 0 < first <= 0.55 else 0.0
-            loss = context.curve("train_loss").to_raw(context.curve("train_loss").start)
-            if guess and abs(loss - guess) / guess < 0.1:
-                return float(np.log(round(1 / first)))
+            curve = context.curve(role)
+            end = curve.to_raw(curve.end)
+            share = end / 100 if np.max(curve.raw) > 1 else end
+            if 1e-3 <= share <= 0.55 and abs(round(1 / share) * share - 1) < 0.1:
+                return float(np.log(round(1 / share)))
     raise Unavailable("the number of classes is not known", ("num_classes",))
