@@ -1,0 +1,79 @@
+"""Write the generated pages: features, diagnoses, formats.
+
+usage: python docs/generate.py [--check]     with --check, fail where a page is out of date
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from analyzer.checkpoints import containers
+from analyzer.features import specs
+from analyzer.ingest import ingestors
+from analyzer.rulebook import load_rules
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Written by docs/generate.py; edit the code it reads instead. -->\n"
+
+
+def features_page() -> str:
+    lines = ["# Features", "", "Named measurements of a run, what a rule's conditions may ask for.", ""]
+    lines += [
+        "A curve is measured as a cost: for a metric of which more is better, *rise* means getting worse. "
+        "Ratios do not depend on the scale of the loss or on the logging interval. Where a curve is positive "
+        "and spans more than three decades, levels are compared on a log scale.",
+    ]
+    ordered = sorted(specs().values(), key=lambda s: (s.family, s.name))
+    for family, members in groupby(ordered, key=lambda s: s.family):
+        lines += ["", f"## {family.replace('_', ' ')}", "", "| feature | unit | range | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{s.name}` | {s.unit} | {s.low:g} … {s.high:g} | {s.meaning} |" for s in members]
+    return "\n".join([*lines, ""])
+
+
+def diagnoses_page() -> str:
+    lines = ["# Diagnoses", "", "Every rule that ships. `analyze explain ID` prints one in full.", ""]
+    rules = sorted(load_rules(), key=lambda r: (r.family, r.id))
+    for family, members in groupby(rules, key=lambda r: r.family):
+        lines += ["", f"## {family}", "", "| id | severity | what it says | remedies |", "|---|---|---|---|"]
+        for rule in members:
+            remedies = "; ".join(r.title for r in rule.remedies)
+            lines.append(f"| `{rule.id}` | {rule.severity} | {rule.title} | {remedies} |")
+    return "\n".join([*lines, ""])
+
+
+def formats_page() -> str:
+    lines = ["# Formats", "", "A file is given to the first format that claims it, by its name and first 4 KiB.", ""]
+    lines += ["## Logs", "", "| format | what is read |", "|---|---|"]
+    lines += [f"| {i.NAME} | {i.SUMMARY} |" for i in ingestors()]
+    lines += ["", "## Checkpoints", "", "| container | what is read |", "|---|---|"]
+    lines += [f"| {c.NAME} | {c.SUMMARY} |" for c in containers()]
+    return "\n".join([*lines, ""])
+
+
+PAGES = {"features.md": features_page, "diagnoses.md": diagnoses_page, "formats.md": formats_page}
+
+
+def stale() -> list[str]:
+    """Names of the pages that differ from what would be written."""
+    return [n for n, page in PAGES.items() if _current(HERE / n) != NOTE + page()]
+
+
+def _current(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def main(arguments: list[str]) -> int:
+    if "--check" in arguments:
+        outdated = stale()
+        if outdated:
+            print("out of date, run python docs/generate.py:", ", ".join(outdated))
+        return bool(outdated)
+    for name, page in PAGES.items():
+        (HERE / name).write_text(NOTE + page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
