@@ -254,26 +254,47 @@ def _exit_code(report: Report, fail_on: str) -> int:
 
 @cli.command("checkpoint")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--layer", metavar="GLOB", help="Only tensors whose name matches.")
+@click.option("--json", "json_output", is_flag=True, help="One JSON object on stdout, or a list of them.")
+@click.option("--layer", "pattern", metavar="GLOB", help="Only tensors whose name matches.")
 @click.option(
-    "--sort", type=click.Choice(("worst", "name", "size", "depth")), default="worst", show_default=True
+    "--sort",
+    "order",
+    type=click.Choice(("worst", "name", "size", "depth")),
+    default="worst",
+    show_default=True,
 )
-def checkpoint_command(files: tuple[Path, ...], as_json: bool, layer: str | None, sort: str) -> None:
-    """Statistics and findings of a checkpoint, layer by layer; nothing in it is executed."""
-    from analyzer.checkpoint_report import inspect, render_json, render_text
+@click.option("--verbose", "-v", is_flag=True, help="Every tensor, all remedies.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(FAIL_LEVELS),
+    default="never",
+    show_default=True,
+    help="Exit with 1 when a finding is at least this severe.",
+)
+def checkpoint_command(
+    files: tuple[Path, ...], json_output: bool, pattern: str | None, order: Any, verbose: bool, fail_on: str
+) -> None:
+    """Statistics and findings of a checkpoint, tensor by tensor; nothing in it is executed."""
     from analyzer.errors import AnalyzerError
+    from analyzer.pipeline import diagnose_checkpoint, to_report
+    from analyzer.report.checkpoint import as_json, as_text
+    from analyzer.report.escape import plain
 
-    inspected = []
+    rules, reports = _rules(()), []
     for file in files:
         try:
-            inspected.append(inspect(file, _rules(())))
-        except AnalyzerError as error:
-            click.echo(str(error), err=True)
-    if not inspected:
+            reports.append(diagnose_checkpoint(file, rules))
+        except (AnalyzerError, OSError) as error:
+            click.echo(plain(str(error)), err=True)
+    if not reports:
         sys.exit(EXIT_NOTHING)
-    for one in inspected:
-        _print(render_json(one, layer, sort) if as_json else render_text(one, layer, sort))
+    if json_output:
+        documents = [as_json(report, pattern, order) for report in reports]
+        _print(documents[0] if len(files) == 1 else f"[{','.join(documents)}]")
+    else:
+        look = _terminal_options(True)
+        _print("\n".join(as_text(report, pattern, order, verbose=verbose, **look) for report in reports))
+    sys.exit(_exit_code(to_report(reports, ()), fail_on))
 
 
 @cli.group("rules")
@@ -327,6 +348,7 @@ def rules_check(folder: Path | None) -> None:
 def rules_test(folder: Path | None, verbose: bool) -> None:
     """Run the examples embedded in the rules."""
     from analyzer.errors import AnalyzerError
+    from analyzer.roles import with_roles
     from analyzer.rulebook import check_rules, run_examples
 
     try:
@@ -334,7 +356,7 @@ def rules_test(folder: Path | None, verbose: bool) -> None:
     except AnalyzerError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_USAGE)
-    results = run_examples(rules)
+    results = run_examples(rules, with_roles)
     for result in results:
         if verbose or not result.passed:
             word = "ok  " if result.passed else "FAIL"

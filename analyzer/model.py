@@ -265,6 +265,13 @@ class AnyOf:
 
 
 @dataclass(frozen=True, slots=True)
+class SomeOf:
+    """Any of several kinds of evidence; those that could not be looked at do not count."""
+
+    items: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     item: Condition
 
@@ -276,7 +283,7 @@ class Unless:
     item: Condition
 
 
-Condition = All | AnyOf | Not | Unless | Leaf
+Condition = All | AnyOf | SomeOf | Not | Unless | Leaf
 
 
 @dataclass(frozen=True, slots=True)

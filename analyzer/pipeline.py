@@ -6,10 +6,12 @@ A file, run or rule that fails costs only itself: it becomes a problem of its ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analyzer._version import __version__
 from analyzer.assemble import assemble
+from analyzer.checkpoints import open_checkpoint
 from analyzer.checkpoints.statistics import layer_stats
 from analyzer.discover import Discovery, Group, discover
 from analyzer.features import compute, specs
@@ -81,11 +83,11 @@ def run_name(path: Path, paths: Sequence[Path]) -> str:
     return path.as_posix()
 
 
-def diagnose_run(run: Run, rules: Sequence[Rule]) -> RunReport:
+def diagnose_run(run: Run, rules: Sequence[Rule], most: int | None = STATISTICS_BYTES) -> RunReport:
     """Measure one run and apply the rules."""
-    problems = list(run.problems)
+    problems = [*run.problems, *(p for c in run.checkpoints for p in c.problems if p not in run.problems)]
     try:
-        layers = tuple(checkpoint_layers(run.checkpoints, problems))
+        layers = tuple(checkpoint_layers(run.checkpoints, problems, most))
         features = compute(run, layers)
         findings, not_applicable, rule_problems = diagnose(rules, features, specs())
         problems += rule_problems
@@ -102,11 +104,23 @@ def diagnose_run(run: Run, rules: Sequence[Rule]) -> RunReport:
         return RunReport(run, "not-assessed", problems=(*problems, _internal(run.path, error)))
 
 
-def checkpoint_layers(checkpoints: Sequence[Checkpoint], problems: list[Problem]) -> Iterator[LayerStats]:
-    """Statistics of the tensors of the first and of the last checkpoint of a run."""
+def diagnose_checkpoint(path: Path, rules: Sequence[Rule]) -> RunReport:
+    """One checkpoint on its own, all of it read; IngestError where it cannot be."""
+    checkpoint = open_checkpoint(path)
+    run = Run(path.name, path.as_posix(), checkpoints=(checkpoint,), files=(path.as_posix(),))
+    return diagnose_run(replace(run, hyperparameters=checkpoint.hyperparameters), rules, most=None)
+
+
+def checkpoint_layers(
+    checkpoints: Sequence[Checkpoint], problems: list[Problem], most: int | None = STATISTICS_BYTES
+) -> Iterator[LayerStats]:
+    """Statistics of the tensors of the first and of the last checkpoint of a run.
+
+    Checkpoints with more than ``most`` bytes of tensors are left out; None reads them all.
+    """
     for checkpoint in dict.fromkeys([*checkpoints[:1], *checkpoints[-1:]]):
         size = sum(t.nbytes for t in checkpoint.tensors)
-        if size > STATISTICS_BYTES:
+        if most is not None and size > most:
             message = f"{size / 2**30:.1f} GiB of tensors were not read; use `analyze checkpoint` on the file"
             problems.append(Problem(checkpoint.path, "too-large", message))
             continue

@@ -26,6 +26,8 @@ from analyzer.model import (
     Param,
     Remedy,
     Rule,
+    SomeOf,
+    Unless,
 )
 from analyzer.rulebook.conditions import (
     OPERATORS,
@@ -51,7 +53,7 @@ class Spec:
 
 
 SPECS: dict[str, Spec] = {
-    "a.x": Spec("ratio", meaning="rise of the loss; 1 is a doubling", label="rise"),
+    "a.x": Spec("ratio", meaning="rise of the loss; 1 is a doubling", label="rise of the loss"),
     "a.y": Spec(meaning="slope"),
     "a.count": Spec("count", meaning="spikes"),
     "a.flag": Spec("flag", meaning="1 where the loss is summed"),
@@ -485,3 +487,25 @@ def test_a_name_cannot_leave_its_quotes(name: str) -> None:
     compile(code, "snippet", "eval")
     assert code.count('"') == (4 if not name else 6)
     assert "\n" not in code
+
+
+SOME = SomeOf((Leaf("a.x", ">", 1), Leaf("a.y", ">", 1)))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [(2, 0, True), (0, 0, False), (0, None, False), (2, None, True), (None, None, None)],
+)
+def test_some_is_decided_by_what_was_measured(x, y, expected) -> None:
+    values = {"a.x": x, "a.y": y}
+    features = {k: Missing("not logged") if v is None else Measurement(float(v)) for k, v in values.items()}
+    assert decide(SOME, features).value is expected
+    negated = decide(Not(SOME), features).value
+    assert negated is (None if expected is None else not expected)
+
+
+@pytest.mark.parametrize(("x", "expected"), [(2.0, False), (0.0, True), (None, True)])
+def test_unless_holds_against_anything_but_a_measurement(x, expected) -> None:
+    features = {"a.x": Missing("not logged") if x is None else Measurement(x)}
+    assert decide(Unless(Leaf("a.x", ">", 1)), features).value is expected
+    assert decide(Not(Unless(Leaf("a.x", ">", 1))), features).value is not expected

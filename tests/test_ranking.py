@@ -59,13 +59,19 @@ def test_an_explanation_that_did_not_fire_explains_nothing() -> None:
     assert order([found("effect")], rule("cause", "effect")) == [("effect", None)]
 
 
-def test_a_milder_explanation_moves_up_and_keeps_its_severity() -> None:
+def test_a_milder_finding_explains_nothing_more_severe() -> None:
     findings = [found("nan", "critical"), found("lr", "info"), found("leak", "warning", 0.9)]
     ranked = rank(findings, [rule("lr", "nan")])
-    assert [(f.rule, f.severity) for f in ranked] == [
-        ("lr", "info"),
-        ("nan", "critical"),
-        ("leak", "warning"),
+    assert [(f.rule, f.explained_by) for f in ranked] == [("nan", None), ("leak", None), ("lr", None)]
+
+
+def test_the_most_severe_come_first_even_where_a_finding_explains_a_milder_one() -> None:
+    findings = [found("overfit", "warning"), found("waste", "info"), found("leak", "warning", 0.1)]
+    ranked = rank(findings, [rule("overfit", "waste")])
+    assert [(f.rule, f.explained_by) for f in ranked] == [
+        ("overfit", None),
+        ("leak", None),
+        ("waste", "overfit"),
     ]
 
 

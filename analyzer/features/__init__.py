@@ -148,7 +148,9 @@ def curve_feature(
                 high,
                 meaning.replace("{curve}", words),
                 family,
-                (label or meaning).replace("{curve}", words),
+                f"{words}, {label}"
+                if label and "{curve}" not in label
+                else (label or meaning).replace("{curve}", words),
                 _of_curve(function, role),
             )
         return function

@@ -28,7 +28,7 @@ _FOUND: WeakKeyDictionary[Curve, Spikes] = WeakKeyDictionary()
 
 
 def find_spikes(curve: Curve) -> Spikes:
-    curve.need(20)
+    curve.need(24)
     if curve.span <= 0:
         raise Unavailable(f"{curve.role} never changes", (curve.role,))
     if (known := _FOUND.get(curve)) is None:

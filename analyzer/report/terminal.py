@@ -68,7 +68,7 @@ def render(
 ) -> str:
     """The report as text; ANSI colours only with ``color``, only ASCII with ``ascii_only``."""
     look = Look(max(NARROWEST, min(width, WIDEST)), ascii_only, verbose)
-    console = _console(look, color)
+    console = open_console(look, color)
     _headline(console, look, report)
     if len(report.runs) > 1:
         _table(console, look, report)
@@ -77,12 +77,17 @@ def render(
         _run(console, look, run)
     _omitted(console, look, report, shown)
     _problems(console, look, report.problems, "Problems")
+    return text_of(console)
+
+
+def text_of(console: Console) -> str:
+    """What was printed to a console of :func:`open_console`."""
     output = console.file
     assert isinstance(output, io.StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
 
-def _console(look: Look, color: bool) -> Console:
+def open_console(look: Look, color: bool) -> Console:
     from rich.console import Console
 
     return Console(
@@ -175,9 +180,28 @@ def _run(console: Console, look: Look, run: RunReport) -> None:
         _finding(console, look, finding)
         for child in explained:
             _explained(console, look, child)
-    _layers(console, look, run)
+    if look.verbose or not run.run.series or any(f.scope_kind != "run" for f in run.findings):
+        _layers(console, look, run)
     _say(console, look, wording.not_checked(run), 2, "dim")
-    _problems(console, look, run.problems, "Problems while reading", 2)
+    problem_list(console, look, run.problems, 2)
+
+
+def finding_list(console: Console, look: Look, run: RunReport, facts: str) -> None:
+    """The head of a checkpoint's report: its verdict, facts and findings."""
+    _print(
+        console, _styled(look, f"{look.sign(run.verdict)} {run.run.path}", f"bold {STYLES[run.verdict]}"), 0
+    )
+    _say(console, look, facts, 2, "dim")
+    if not run.findings:
+        _say(console, look, _silence(run), 2)
+    for finding, explained in wording.nested(run.findings):
+        _finding(console, look, finding)
+        for child in explained:
+            _explained(console, look, child)
+
+
+def problem_list(console: Console, look: Look, problems: tuple[Problem, ...], indent: int = 0) -> None:
+    _problems(console, look, problems, "Problems while reading", indent)
 
 
 def _silence(run: RunReport) -> str:
@@ -197,7 +221,7 @@ def _finding(console: Console, look: Look, finding: Finding) -> None:
     _print(console, head, 2)
     _say(console, look, finding.summary, 4)
     for evidence in finding.evidence:
-        _say(console, look, f"{evidence.feature}: {wording.comparison(evidence)}", 4, "dim")
+        _hanging(console, look, "·" if not look.ascii else "-", evidence.text, 4)
     _causes(console, look, finding.causes)
     _remedies(console, look, finding.remedies)
     if look.verbose:

@@ -27,8 +27,8 @@ FRAMEWORKS = {
 OPERATORS = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
 
 
-def number(value: float | None) -> str:
-    """Four significant digits, plain where that is short."""
+def number(value: float | None, digits: int = 4) -> str:
+    """``digits`` significant digits, plain where that is short."""
     if value is None:
         return "–"
     if math.isnan(value):
@@ -37,7 +37,7 @@ def number(value: float | None) -> str:
         return "∞" if value > 0 else "−∞"
     if value == int(value) and abs(value) < 1e7:
         return f"{int(value):,}" if abs(value) >= 1e4 else str(int(value))
-    return f"{value:.4g}"
+    return f"{value:.{digits}g}"
 
 
 def percent(share: float) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from analyzer.model import All, Condition, Features, Leaf, Measurement, Missing, Not, Param, Unless
+from analyzer.model import All, Condition, Features, Leaf, Measurement, Missing, Not, Param, SomeOf, Unless
 from analyzer.rulebook.nodes import did_you_mean, parse_number
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -115,6 +115,8 @@ def decide(
         return decide(condition.item, features, weigh, not negated)
     if isinstance(condition, Unless):
         return _unless(condition, features, weigh, negated)
+    if isinstance(condition, SomeOf):
+        return _some([decide(item, features, weigh, negated) for item in condition.items], negated)
     outcomes = (decide(item, features, weigh, negated) for item in condition.items)
     return _all(outcomes) if isinstance(condition, All) != negated else _any(list(outcomes))
 
@@ -159,6 +161,14 @@ def _any(outcomes: list[Outcome]) -> Outcome:
         return Outcome(True, _leaves(held), margin=max(margins, default=None))
     undecided = _missing(outcomes)
     return Outcome(None, missing=undecided) if undecided else Outcome(False, _leaves(outcomes))
+
+
+def _some(outcomes: list[Outcome], negated: bool) -> Outcome:
+    """``any`` (negated: ``all``) of the parts that could be decided; unknown when none could."""
+    decided = [o for o in outcomes if o.value is not None]
+    if not decided:
+        return Outcome(None, missing=_missing(outcomes))
+    return _all(iter(decided)) if negated else _any(decided)
 
 
 def _leaves(outcomes: list[Outcome]) -> tuple[Decided, ...]:

@@ -94,7 +94,7 @@ def _finding(rule: Rule, outcome: Outcome, features: Features, specs: Specs) -> 
         remedies=tuple(_filled(remedy, features, specs) for remedy in rule.remedies),
         false_positives=rule.false_positives,
         references=rule.references,
-        margin=min((margin(d) for d in held), default=0.0) if outcome.margin is None else outcome.margin,
+        margin=1.0 if outcome.margin is None else outcome.margin,  # a fact without a margin is clear
     )
 
 

@@ -74,7 +74,8 @@ def sentence(decided: Decided, spec: Spec) -> str:
         return f"{claim}{place}: {number_text(found.value, 'flag')}"
     unit = _ratio_unit(leaf.threshold) if spec.unit == "ratio" else spec.unit
     limit = f"{COMPARISONS[leaf.op]} {number_text(leaf.threshold, unit)}".strip()
-    what = re.split("[:;]", spec.meaning)[0]  # the rest explains the scale
+    what = getattr(spec, "label", "") or spec.meaning
+    what = re.split("[:;]", what)[0]  # the rest explains the scale
     return f"{what}: {number_text(found.value, unit)}{place} (threshold: {limit})"
 
 

@@ -25,6 +25,7 @@ from analyzer.model import (
     RuleTest,
     Scalar,
     Severity,
+    SomeOf,
     Unless,
     Variant,
 )
@@ -50,6 +51,7 @@ REQUIRED = (
     "remedies", "false_positives", "references", "tests",
 )  # fmt: skip
 OPTIONAL = ("params", "applies_when", "causes", "explains", "variants")
+JUNCTIONS: dict[str, type[All] | type[AnyOf] | type[SomeOf]] = {"all": All, "any": AnyOf, "some": SomeOf}
 SCOPES = ("run", "checkpoint", "layer")
 EFFORTS = ("low", "medium", "high")
 FRAMEWORKS = ("pytorch", "lightning", "keras", "transformers")
@@ -195,18 +197,17 @@ def _condition(source: Source, node: yaml.Node, specs: Specs, params: Mapping[st
     if isinstance(node, yaml.SequenceNode):
         return All(_conditions(source, node, specs, params))
     if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
-        source.wrong(node, "a condition has exactly one of the keys all, any, not, unless")
+        source.wrong(node, "a condition has exactly one of the keys all, any, some, not, unless")
         return ALWAYS
     key, value = node.value[0]
     if key.value == "not":
         return Not(_condition(source, value, specs, params))
     if key.value == "unless":
         return Unless(_condition(source, value, specs, params))
-    if key.value in ("all", "any"):
-        parts = _conditions(source, value, specs, params)
-        return All(parts) if key.value == "all" else AnyOf(parts)
-    hint = did_you_mean(key.value, ("all", "any", "not", "unless"))
-    source.wrong(key, f"unknown key '{key.value}' in a condition: all, any, not or unless", hint)
+    if key.value in JUNCTIONS:
+        return JUNCTIONS[key.value](_conditions(source, value, specs, params))
+    hint = did_you_mean(key.value, (*JUNCTIONS, "not", "unless"))
+    source.wrong(key, f"unknown key '{key.value}' in a condition: all, any, some, not or unless", hint)
     return ALWAYS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from analyzer.model import All, AnyOf, Cause, Condition, Leaf, Not, Remedy, Rule, Unless
+from analyzer.model import All, AnyOf, Cause, Condition, Leaf, Not, Remedy, Rule, SomeOf, Unless
 from analyzer.rulebook.conditions import leaves
 from analyzer.rulebook.fill import Specs, fill_code
 
@@ -16,7 +16,7 @@ NAMES = {
     "keras": "Keras",
     "transformers": "Hugging Face Trainer",
 }
-JOINED = {All: "all of", AnyOf: "any of", Not: "not", Unless: "unless known that"}
+JOINED = {All: "all of", AnyOf: "any of", SomeOf: "any that can be decided of", Not: "not", Unless: "unless known that"}
 
 
 def page(rule: Rule, specs: Specs) -> str:

@@ -13,16 +13,23 @@ Key = tuple[int, float, str]
 def rank(findings: Iterable[Finding], rules: Iterable[Rule]) -> tuple[Finding, ...]:
     """Order by severity, then confidence and margin, then id.
 
-    A finding explained by another one follows it directly. So that it never stands above its
-    explanation, the explanation moves up to the best place of anything it explains.
+    Among findings of one severity, an explained one follows its explanation directly. A finding
+    is explained only by one at least as severe, so that the most severe always come first.
     """
     ordered = sorted(findings, key=key)
     explainer = _explainers(ordered, rules)
+    named = [replace(finding, explained_by=explainer.get(finding.rule)) for finding in ordered]
+    return tuple(f for severity in SEVERITIES for f in _level([n for n in named if n.severity == severity]))
+
+
+def _level(findings: list[Finding]) -> list[Finding]:
+    """Findings of one severity, each followed by those of them that it explains."""
+    here = {finding.rule for finding in findings}
     below: dict[str | None, list[Finding]] = {}
-    for finding in ordered:
-        parent = explainer.get(finding.rule)
-        below.setdefault(parent, []).append(replace(finding, explained_by=parent))
-    return tuple(_group(None, below))
+    for finding in findings:
+        parent = finding.explained_by if finding.explained_by in here else None
+        below.setdefault(parent, []).append(finding)
+    return _group(None, below)
 
 
 def key(finding: Finding) -> Key:
@@ -39,6 +46,7 @@ def _explainers(ordered: Iterable[Finding], rules: Iterable[Rule]) -> dict[str, 
     for finding in ordered:
         for other in ordered:
             explained = finding.rule in explains.get(other.rule, ())
+            explained = explained and SEVERITIES.index(other.severity) <= SEVERITIES.index(finding.severity)
             if explained and finding.rule not in _chain(other.rule, explainer):
                 explainer[finding.rule] = other.rule
                 break
