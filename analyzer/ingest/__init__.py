@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -32,6 +31,8 @@ class Ingestor(Protocol):
 @cache
 def ingestors() -> tuple[Ingestor, ...]:
     """Every known format, most specific first."""
+    from importlib.metadata import entry_points  # 50 ms, and `read` of a known format needs none of it
+
     modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
     offered = [m for m in modules if hasattr(m, "claims") and hasattr(m, "read")]
     offered += [point.load() for point in entry_points(group=ENTRY_POINTS)]

@@ -97,14 +97,15 @@ def take(window: records.Window, some: IntArray, log: Log) -> IntArray:
     counts_at = cursors.at
     fits = np.flatnonzero(cursors.fits & (counts_at + sizes == cursors.ends))
     columns = (places + window.base, steps, walls, tags_at, tags_at + tag_sizes, limits_at, counts_at, sizes)
-    rows = zip(*(column[fits].tolist() for column in columns), moments.T[fits].tolist(), strict=True)
+    found = zip(*moments[:, fits].tolist(), strict=True)
+    rows = zip(*(column[fits].tolist() for column in columns), found, strict=True)
     data = window.data
-    for place, step, wall, tag_at, tag_end, limits, counts, size, found in rows:
+    for place, step, wall, tag_at, tag_end, limits, counts, size, summary in rows:
         frame = Frame(
             place,
             float(step),
             wall,
-            found,
+            summary,
             None,
             data[limits : limits + size].copy().view(np.float64),
             data[counts : counts + size].copy().view(np.float64),

@@ -116,11 +116,12 @@ def _in_file_order(points: Points) -> Points:
 
 
 def histograms(log: Log, source: str) -> Iterator[Histograms]:
-    for tag, is_tensor in list(log.frames):
+    for frames in log.frames.values():
+        frames.sort(key=lambda frame: frame.position)
+    for tag, is_tensor in sorted(log.frames, key=lambda key: log.frames[key][0].position):
         frames = log.frames.pop((tag, is_tensor))  # freed once it is copied: it may be large
         if is_tensor and log.plugins.get(tag) != "histograms":
             continue
-        frames.sort(key=lambda frame: frame.position)
         moments = np.array([frame.moments for frame in frames], np.float64).T.copy()
         offsets = np.cumsum([0, *(len(frame.counts) for frame in frames)], dtype=np.int64)
         left, right = _edges(frames, offsets, moments[0], moments[1])

@@ -43,13 +43,13 @@ def read(path: Path) -> Reading:
         _reject(path, head)
         for window in records.read_windows(path, damage):
             _read_window(window, log, damage)
+        if not damage.records:
+            raise _nothing(path, damage)
+        return _reading(path, log, damage)
     except OSError as error:
         raise IngestError(str(path), f"cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise IngestError(str(path), "needs more memory than there is", "too-large") from error
-    if not damage.records:
-        raise _nothing(path, damage)
-    return _reading(path, log, damage)
 
 
 def _reject(path: Path, head: bytes) -> None:
