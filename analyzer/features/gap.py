@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from analyzer.features.robust import mann_kendall_z, running_median
 from analyzer.model import FloatArray, Measurement
 
 Pair = Literal["loss", "metric"]
+Feature = Callable[[Context], Value]
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _register(pair: Pair) -> None:
 
     def named(
         name: str, unit: str, meaning: str, label: str = "", low: float = -np.inf, high: float = np.inf
-    ):  # type: ignore[no-untyped-def]
+    ) -> Callable[[Feature], Feature]:
         return feature(
             f"{prefix}.{name}", unit, meaning.replace("{words}", words), label=label, low=low, high=high
         )
@@ -167,8 +169,8 @@ def _register(pair: Pair) -> None:
         return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-for _pair in ("loss", "metric"):
-    _register(_pair)  # type: ignore[arg-type]
+_register("loss")
+_register("metric")
 
 
 @feature(
@@ -214,13 +216,21 @@ def best_ratio(context: Context) -> Value:
 
 
 @feature(
-    "gap.val_improvement",
+    "gap.closed",
     "ratio",
-    "improvement of the validation loss against that of the training loss over the same stretch",
+    "share of the first gap between validation and training loss that validation closed at its best; small where "
+    "it never follows training",
+    label="share of the first gap that validation closed",
 )
-def val_improvement(context: Context) -> Value:
+def closed(context: Context) -> Value:
+    """Smoothed, so that a lucky evaluation closes nothing."""
     both = aligned(context)
-    return float(both.val[0] - np.min(both.val)) / _span(float(both.train[0] - np.min(both.train)))
+    first = max(1, len(both.gap) // 10)
+    gap = float(np.median(both.gap[:first]))
+    if gap <= 0:
+        raise Unavailable("validation does not start above training", ("val_loss",))
+    level = running_median(both.val, max(3, len(both.val) // 5 | 1)) if len(both.val) >= 5 else both.val
+    return max(0.0, float(np.median(both.val[:first]) - np.min(level))) / gap
 
 
 @feature(

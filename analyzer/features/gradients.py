@@ -12,7 +12,7 @@ from analyzer.features.robust import mann_kendall_z, running_median
 from analyzer.model import FloatArray, Measurement, Run, Series
 
 
-def _norm(context: Context) -> Curve:
+def global_norm(context: Context) -> Curve:
     """Global gradient norm; from the layers' norms where only those were logged."""
     curve = context.curve("grad_norm") if context.has("grad_norm") else _from_layers(context.run)
     if not curve.all_raw.size:
@@ -45,32 +45,49 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 @feature("grad.median", "value", "median gradient norm", low=0)
 def median(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(3)
     return float(np.median(curve.raw))
 
 
+@feature(
+    "grad.over_loss",
+    "ratio",
+    "median gradient norm over the median training loss in absolute value; a loss that is summed over examples is "
+    "as large as its gradient",
+    low=0,
+)
+def over_loss(context: Context) -> Value:
+    loss = context.curve("train_loss")
+    loss.need(3)
+    level = float(np.median(np.abs(loss.raw)))
+    if level <= 0:
+        raise Unavailable("the training loss is 0", ("train_loss",))
+    return context.value("grad.median") / level
+
+
 @feature("grad.max", "value", "highest gradient norm", low=0, label="highest gradient norm")
 def highest(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(3)
     top = int(np.argmax(curve.raw))
     return curve.at(float(curve.steps[top]), float(curve.raw[top]))
 
 
 @feature(
-    "grad.max_over_median",
+    "grad.peak",
     "ratio",
-    "highest gradient norm over its median",
-    low=1,
-    label="highest gradient norm",
+    "highest gradient norm over its typical level, the larger of its median and its level at the start",
+    low=0,
+    label="highest gradient norm over its typical level",
 )
-def max_over_median(context: Context) -> Value:
-    curve = _norm(context)
+def peak(context: Context) -> Value:
+    """The start counts, because the norm of a run that converges falls far below it."""
+    curve = global_norm(context)
     curve.need(5)
-    usual = float(np.median(curve.raw))
+    usual = max(float(np.median(curve.raw)), float(np.median(curve.raw[: max(3, curve.n // 20)])))
     if usual <= 0:
-        raise Unavailable("the median gradient norm is 0", ("grad_norm",))
+        raise Unavailable("the typical gradient norm is 0", ("grad_norm",))
     top = int(np.argmax(curve.raw))
     return curve.at(float(curve.steps[top]), float(curve.raw[top]) / usual)
 
@@ -83,7 +100,7 @@ def max_over_median(context: Context) -> Value:
     high=1,
 )
 def high_share(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(10)
     usual = float(np.median(curve.raw[: curve.n // 2]))
     if usual <= 0:
@@ -99,7 +116,7 @@ def high_share(context: Context) -> Value:
     label="growth of the gradient norm",
 )
 def growth(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(8)
     usual = float(np.median(curve.raw[: curve.n // 2]))
     if usual <= 0:
@@ -111,15 +128,15 @@ def growth(context: Context) -> Value:
 @feature(
     "grad.burst",
     "ratio",
-    "highest running level of the gradient norm over the level it started from",
+    "highest running level of the gradient norm over its highest in the first twentieth of the run",
     low=0,
     label="burst of the gradient norm",
 )
 def burst(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(8)
     level = running_median(curve.raw, 5)
-    start = float(np.median(curve.raw[: max(3, curve.n // 20)]))
+    start = float(np.max(level[: max(3, curve.n // 20)]))
     if start <= 0:
         raise Unavailable("the gradient norm starts at 0", ("grad_norm",))
     top = int(np.argmax(level))
@@ -128,14 +145,26 @@ def burst(context: Context) -> Value:
 
 @feature("grad.trend_z", "sigma", "significance of the gradient norm's trend; positive means growing")
 def trend_z(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(5)
     return mann_kendall_z(curve.raw)
 
 
+@feature(
+    "grad.nonfinite_share",
+    "ratio",
+    "share of NaN and Inf gradient norms after the first twentieth, in which a loss scaler finds its level",
+    low=0,
+    high=1,
+)
+def nonfinite_share(context: Context) -> Value:
+    finite = global_norm(context).finite
+    return float(np.mean(~finite[len(finite) // 20 :]))
+
+
 @feature("grad.nonfinite", "count", "NaN and Inf gradient norms", low=0)
 def nonfinite(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     bad = np.flatnonzero(~curve.finite)
     if not len(bad):
         return Measurement(0.0)
@@ -150,7 +179,7 @@ def nonfinite(context: Context) -> Value:
     low=1,
 )
 def spread(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(10)
     low, high = np.percentile(curve.raw[curve.n // 10 :], [10, 90])
     if low <= 0:
@@ -160,7 +189,7 @@ def spread(context: Context) -> Value:
 
 @feature("grad.zero_share", "ratio", "share of steps with a gradient norm of exactly 0", low=0, high=1)
 def zero_share(context: Context) -> Value:
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(3)
     return float(np.mean(curve.raw == 0))
 
@@ -174,7 +203,7 @@ def zero_share(context: Context) -> Value:
 )
 def over_clip_share(context: Context) -> Value:
     clip = context.value("hparam.gradient_clip")
-    curve = _norm(context)
+    curve = global_norm(context)
     curve.need(10)
     if clip <= 0:
         raise Unavailable("gradients are not clipped", ("gradient_clip",))

@@ -126,13 +126,20 @@ def initial_scale(context: Context) -> Value:
     return Measurement(float(np.median(scales)), where=first[worst].name)
 
 
-@feature("weights.outlier_scale", "ratio", "largest weight scale over the layers' median", low=1)
-def outlier_scale(context: Context) -> Value:
-    values, names = _scales(context)
-    usual = float(np.median(values))
-    if len(values) < 3 or usual <= 0:
-        raise Unavailable("fewer than 3 layers to compare", ("checkpoint",))
-    found = _worst(values, names)
+@feature(
+    "weights.initial_outlier",
+    "ratio",
+    "largest weight scale over the layers' median in the first of several checkpoints",
+    low=1,
+    label="weight scale against other layers at the start",
+)
+def initial_outlier(context: Context) -> Value:
+    first = [a for a, _ in _first_and_last(context) if len(a.shape) >= 2 and a.fan_in and a.std is not None]
+    scales = [float(a.std or 0) * np.sqrt(a.fan_in or 1) for a in first]
+    usual = float(np.median(scales)) if len(scales) >= 3 else 0.0
+    if usual <= 0:
+        raise Unavailable("fewer than 3 layers to compare", ("second_checkpoint",))
+    found = _worst(scales, [a.name for a in first])
     return Measurement(found.value / usual, where=found.where)
 
 

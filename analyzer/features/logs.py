@@ -54,7 +54,9 @@ def superseded_share(context: Context) -> Value:
 def constant_series(context: Context) -> Value:
     roles = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "train_metric", "val_metric")
     flat = tuple(
-        s.tag for s in _logged(context) if s.role in roles and s.points >= 5 and np.ptp(s.values) == 0
+        s.tag
+        for s in _logged(context)
+        if s.role in roles and s.points >= 5 and np.ptp(s.values) == 0 and s.values[0] not in (1, 100)
     )
     return Measurement(float(len(flat)), where=flat[0] if flat else "", items=flat)
 

@@ -38,6 +38,49 @@ def nonfinite_share(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "nonfinite_tail",
+    "count",
+    "unbroken NaN and Inf values at the end of the {curve}",
+    low=0,
+    label="NaN to the end",
+)
+def nonfinite_tail(curve: Curve) -> Value:
+    finite = np.flatnonzero(curve.finite)
+    tail = len(curve.finite) - (int(finite[-1]) + 1 if len(finite) else 0)
+    if not tail:
+        return 0.0
+    return curve.over(float(curve.all_steps[-tail]), float(curve.all_steps[-1]), float(tail))
+
+
+@curve_feature(
+    "nonfinite_before_tail",
+    "ratio",
+    "share of NaN and Inf before the {curve}'s final unbroken stretch of them; high where every other value is "
+    "NaN by design",
+    low=0,
+    high=1,
+)
+def nonfinite_before_tail(curve: Curve) -> Value:
+    finite = np.flatnonzero(curve.finite)
+    if not len(finite):
+        return 0.0
+    return float(np.mean(~curve.finite[: int(finite[-1]) + 1]))
+
+
+@curve_feature(
+    "nonfinite_stretch",
+    "ratio",
+    "longest unbroken stretch of NaN and Inf of the {curve}, as a share of its points; 0 for fewer than 5",
+    low=0,
+    high=1,
+)
+def nonfinite_stretch(curve: Curve) -> Value:
+    edges = np.flatnonzero(np.concatenate([[True], curve.finite, [True]]))
+    longest = int(np.max(np.diff(edges))) - 1
+    return longest / len(curve.finite) if longest >= 5 else 0.0
+
+
+@curve_feature(
     "first_nonfinite_step", "step", "step of the first NaN or Inf of the {curve}", label="first NaN"
 )
 def first_nonfinite_step(curve: Curve) -> Value:
@@ -84,7 +127,7 @@ def backoffs(context: Context) -> Value:
 @feature(
     "scale.backoff_rate",
     "ratio",
-    "share of logged steps at which the loss scale was cut, over the second half of the run",
+    "times the loss scale was cut per step over the second half of the run; a healthy scaler gives about 1 in 2000",
     low=0,
     high=1,
 )
@@ -92,7 +135,8 @@ def backoff_rate(context: Context) -> Value:
     curve = context.curve("loss_scale")
     curve.need(10)
     late = curve.raw[curve.n // 2 :]
-    return Measurement(float(np.mean(np.diff(late) < 0)))
+    steps = max(float(curve.steps[-1] - curve.steps[curve.n // 2]), float(len(late) - 1))
+    return float(np.sum(np.diff(late) < 0)) / steps
 
 
 @feature("scale.final", "value", "loss scale at the end", low=0)
@@ -105,7 +149,7 @@ def final_scale(context: Context) -> Value:
 @feature(
     "scale.collapse",
     "ratio",
-    "highest loss scale over the final one",
+    "highest loss scale after the first tenth of the run over the final one",
     low=1,
     label="collapse of the loss scale",
 )
@@ -114,7 +158,8 @@ def collapse(context: Context) -> Value:
     curve.need(3)
     if curve.raw[-1] <= 0:
         raise Unavailable("the final loss scale is not positive", ("loss_scale",))
-    peak = int(np.argmax(curve.raw))
+    later = curve.n // 10  # a scaler that starts too high comes down at once, and that is its job
+    peak = later + int(np.argmax(curve.raw[later:]))
     return curve.over(
         float(curve.steps[peak]), float(curve.steps[-1]), float(curve.raw[peak] / curve.raw[-1])
     )

@@ -22,11 +22,16 @@ def swings(curve: Curve) -> FloatArray:
     curve.need(10)
     if curve.span <= 0:
         raise Unavailable(f"{curve.role} never changes", (curve.role,))
-    coarse = block_medians(curve.linear, COARSE) if curve.n > FINE else curve.linear
+    return residual_swings(curve.linear)
+
+
+def residual_swings(values: FloatArray) -> FloatArray:
+    """Values minus their running mean over a fifth of them, in coarse blocks where they are many."""
+    coarse = block_medians(values, COARSE) if len(values) > FINE else values
     return np.asarray(coarse - running_mean(coarse, max(5, len(coarse) // 5 | 1)))
 
 
-def _amplitude(residual: FloatArray) -> float:
+def amplitude(residual: FloatArray) -> float:
     """Spread between the 10th and the 90th percentile."""
     low, high = np.percentile(residual, [10, 90])
     return float(high - low)
@@ -44,7 +49,7 @@ def swing(curve: Curve) -> Value:
     residual = swings(curve)
     half = residual[len(residual) // 2 :]
     middle = float(curve.steps[curve.n // 2])
-    return curve.over(middle, float(curve.steps[-1]), _amplitude(half) / linear_span(curve))
+    return curve.over(middle, float(curve.steps[-1]), amplitude(half) / linear_span(curve))
 
 
 @curve_feature(
@@ -59,7 +64,7 @@ def swing_decay(curve: Curve) -> Value:
     residual = swings(curve)
     residual = residual[len(residual) // 10 :]
     third = len(residual) // 3
-    early, late = _amplitude(residual[:third]), _amplitude(residual[-third:])
+    early, late = amplitude(residual[:third]), amplitude(residual[-third:])
     if early <= 0:
         raise Unavailable(f"{curve.role} does not swing early on", (curve.role,))
     return late / early
@@ -83,7 +88,7 @@ def swing_over_noise(curve: Curve) -> Value:
     expected = 2.56 * 1.25 * point_noise(late) / np.sqrt(curve.n / len(residual))
     if expected <= 0:
         raise Unavailable(f"{curve.role} shows no noise to compare with", (curve.role,))
-    return _amplitude(half) / float(expected)
+    return amplitude(half) / float(expected)
 
 
 @curve_feature(

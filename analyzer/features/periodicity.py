@@ -64,16 +64,16 @@ def _residual(context: Context, period: float) -> FloatArray:
     label="repeats with the epoch",
 )
 def epoch_period(context: Context) -> Value:
-    """Variance between the means of the phases of an epoch, less what noise of that size gives.
+    """Variance between the means of the positions in an epoch, at most 200 of them.
 
-    R^2 adjusted for the number of phases, over blocks of at most 24 phases.
+    R^2 adjusted for their number, so that noise gives about 0 however few epochs there are.
     """
     period = epoch_points(context)
     residual = _residual(context, period)
     loss = context.curve("train_loss")
     half = round(period)
     residual = residual[half:] if len(residual) > (CYCLES + 1) * period else residual
-    phases = int(min(24, period // 2))
+    phases = int(min(200, round(period)))
     phase = ((np.arange(len(residual)) % period) / period * phases).astype(int) % phases
     total = float(np.var(residual))
     if total <= 0:

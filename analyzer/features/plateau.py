@@ -6,30 +6,39 @@ import numpy as np
 
 from analyzer.features import Value, curve_feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import point_noise
+from analyzer.features.robust import block_edges, block_medians, kendall_tau, running_median
+from analyzer.model import FloatArray
 
+FINEST = 40  # blocks: enough to place the start of a stretch, few enough to average noise out
 BAND = 0.02  # of the way covered: a change smaller than this is no progress anyone would wait for
 
 
-def flat_start(curve: Curve) -> int:
-    """Index of the block where the flat stretch at the end of the curve begins.
+def flat_start(curve: Curve) -> float:
+    """Step at which the flat stretch at the end of the curve begins.
 
-    Flat: every block from there on lies within the band or within the noise of the median of
-    what follows it, and the stretch's two halves differ by less than the band.
+    Flat, over at most 40 blocks: every block lies within the band or within the noise of the
+    median of what follows it; the stretch shows no trend (|tau| at most 0.5, or less than the
+    band from its first to its second half).
     """
-    blocks, noise = curve.smooth, max(point_noise(curve.blocks), curve.level_noise())
-    band = max(BAND * curve.span, 2.0 * noise)
+    edges = block_edges(curve.n, FINEST)
+    blocks = block_medians(curve.cost, FINEST)
+    averaged = 1.25 * curve.noise / np.sqrt(curve.n / len(blocks)) if curve.n > len(blocks) else curve.noise
+    band = max(BAND * curve.span, 2.0 * float(averaged))
+    calm = running_median(blocks, 3)  # one block off the level does not end a stretch
     first = len(blocks) - 1
     for i in range(len(blocks) - 2, -1, -1):
-        if abs(blocks[i] - np.median(blocks[i + 1 :])) > 2 * band:
+        if abs(calm[i] - np.median(blocks[i + 1 :])) > 1.5 * band:
             break
         first = i
-    while first < len(blocks) - 4:
-        middle = (first + len(blocks)) // 2
-        if abs(np.median(blocks[first:middle]) - np.median(blocks[middle:])) <= band:
-            break
-        first += max(1, (len(blocks) - first) // 20)
-    return first
+    while first < len(blocks) - 4 and _trends(blocks[first:], BAND * curve.span):
+        first += 1
+    return float(curve.steps[edges[first]])
+
+
+def _trends(stretch: FloatArray, band: float) -> bool:
+    half = len(stretch) // 2
+    change = abs(float(np.median(stretch[:half]) - np.median(stretch[half:])))
+    return change > band and abs(kendall_tau(stretch)) > 0.5
 
 
 @curve_feature(
@@ -44,7 +53,7 @@ def plateau_share(curve: Curve) -> Value:
     curve.need(8)
     if curve.span <= 0:
         return curve.over(curve.first_step, float(curve.steps[-1]), 1.0)
-    begin = float(curve.block_steps[flat_start(curve)])
+    begin = flat_start(curve)
     return curve.over(begin, float(curve.steps[-1]), 1 - curve.position(begin))
 
 

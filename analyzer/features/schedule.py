@@ -6,7 +6,9 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.oscillation import amplitude, residual_swings
 from analyzer.features.robust import theil_sen
+from analyzer.features.trend import linear_span
 from analyzer.model import FloatArray, Measurement
 
 NOTHING = 0.01  # of the highest learning rate: below it nothing is learned any more
@@ -137,6 +139,27 @@ def _fall_at(loss: Curve, step: float) -> float:
     ahead = float(np.median(loss.steps[after]) - np.median(loss.steps[before]))
     fall = float(np.median(loss.cost[before]) - np.median(loss.cost[after]))
     return fall + min(0.0, slope * ahead if np.isfinite(slope) else 0.0)
+
+
+@feature(
+    "lr.swing_before_cut",
+    "ratio",
+    "amplitude of the training loss's swings up to the first cut of the learning rate, relative to the way it covered",
+    low=0,
+    label="swings before the learning-rate cut",
+)
+def swing_before_cut(context: Context) -> Value:
+    curve, loss = _lr(context), context.curve("train_loss")
+    steps = cuts(curve)
+    if not len(steps) or len(steps) > 0.2 * curve.n:
+        raise Unavailable("the learning rate was never cut at once", ("learning_rate",))
+    end = int(np.searchsorted(loss.steps, steps[0]))
+    if end < 12 or loss.span <= 0:
+        raise Unavailable("too few points before the learning-rate cut", ("train_loss",))
+    part = slice(end // 4, end)  # after the first descent
+    before = residual_swings(loss.linear[part])
+    span = (float(loss.steps[part][0]), float(steps[0]))
+    return Measurement(amplitude(before) / linear_span(loss), span, "train_loss")
 
 
 @feature("lr.restarts", "count", "times the learning rate rose again to more than twice its value", low=0)

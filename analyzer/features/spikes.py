@@ -22,6 +22,7 @@ class Spikes:
     heights: FloatArray  # above the local level, relative to the way covered
     recovery: FloatArray  # share of each height that was regained within a twentieth of the run
     dips: int  # jumps of the same size downwards
+    lesser: int  # upward jumps of at least half the size that counts
 
 
 _FOUND: WeakKeyDictionary[Curve, Spikes] = WeakKeyDictionary()
@@ -49,6 +50,7 @@ def _find(curve: Curve) -> Spikes:
         residual[peaks] / curve.span,
         np.clip(np.array(recovery, dtype=np.float64), 0, 1),
         len(_groups(-residual > bar, -residual, skip)),
+        len(_groups(residual > bar / 2, residual, skip)),
     )
 
 
@@ -119,6 +121,21 @@ def spike_height(curve: Curve) -> Value:
 )
 def spike_share(curve: Curve) -> Value:
     return len(find_spikes(curve).steps) / curve.n
+
+
+@curve_feature(
+    "spike_isolation",
+    "ratio",
+    "spikes of the {curve} against all its upward jumps of at least half their size; noise with a heavy tail has "
+    "many more of these",
+    low=0,
+    high=1,
+)
+def spike_isolation(curve: Curve) -> Value:
+    spikes = find_spikes(curve)
+    if not spikes.lesser:
+        raise Unavailable(f"{curve.role} has no jumps", (curve.role,))
+    return min(1.0, len(spikes.steps) / spikes.lesser)
 
 
 @curve_feature(

@@ -286,8 +286,9 @@ def early_share(curve: Curve) -> Value:
     curve.need(10)
     if curve.drop <= 0:
         raise Unavailable(f"{curve.role} never falls", (curve.role,))
-    first = curve.cost[: max(1, int(np.searchsorted(curve.steps, curve.first_step + 0.1 * curve.length)))]
-    return Measurement((curve.start - float(np.min(first))) / curve.drop)
+    early = curve.smooth[curve.block_steps <= curve.first_step + 0.1 * curve.length]
+    reached = float(np.min(early)) if len(early) else curve.start
+    return min(1.0, max(0.0, (curve.start - reached) / curve.drop))
 
 
 @curve_feature("level_ratio", "ratio", "final level of the {curve} against its start", roles=LOSSES, low=0)
@@ -335,7 +336,7 @@ def guess_distance(context: Context) -> Value:
     curve = context.curve("train_loss")
     curve.need(5)
     end = curve.to_raw(curve.end)
-    return min(abs(end - np.log(k)) / np.log(k) for k in (2, 10, 100, 1000))
+    return min(abs(end / float(np.log(k)) - 1) for k in (2, 10, 100, 1000))
 
 
 def chance_level(context: Context) -> float:
