@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,23 @@ EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING = 1, 2, 3
 RULE_COMMANDS = ("list", "show", "check", "test")
 
 
+DIAGNOSIS = "(paths)"  # the command without a name: nobody has a path of this one
+
+
+class Unnamed(click.Context):
+    """The context of a command whose name is never typed: usage speaks of ``analyze`` alone."""
+
+    @property
+    def command_path(self) -> str:
+        return self.parent.command_path if self.parent else super().command_path
+
+
+class Diagnosis(click.Command):
+    context_class = Unnamed
+
+
 class PathOrCommand(click.Group):
-    """A group whose first word may also be a path to analyse: ``analyze runs`` is ``analyze run runs``.
+    """A group whose first word may also be a path to analyse.
 
     A word that names both a command and an existing path is the command only when what follows
     makes sense for it; ``./word`` is always the path.
@@ -30,7 +45,7 @@ class PathOrCommand(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = next((a for a in args if not a.startswith("-")), None)
         if args and args[0] not in ("--help", "-h", "--version") and not self._is_command(first, args):
-            args = ["run", *args]
+            args = [DIAGNOSIS, *args]
         return super().parse_args(ctx, args)
 
     def _is_command(self, word: str | None, args: Sequence[str]) -> bool:
@@ -39,10 +54,20 @@ class PathOrCommand(click.Group):
         if not Path(word).exists():
             return True
         rest = [a for a in args[1:] if not a.startswith("-")]
-        return bool(rest) and (word != "rules" or rest[0] in RULE_COMMANDS)
+        if word == "rules":
+            return bool(rest) and rest[0] in RULE_COMMANDS
+        return bool(rest) and not (word == "checkpoint" and Path(rest[0]).is_dir())
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("analyze", "PATH... [OPTIONS]\n       analyze COMMAND [ARGS]...")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of the diagnosis first: they are what ``analyze --help`` is asked for."""
+        options = (p for p in self.commands[DIAGNOSIS].params if isinstance(p, click.Option))
+        records = (option.get_help_record(ctx) for option in options)
+        with formatter.section("Options of a diagnosis"):
+            formatter.write_dl([record for record in records if record])
+        super().format_options(ctx, formatter)
 
 
 @click.group(
@@ -64,7 +89,7 @@ def _paths_argument(function: Any) -> Any:
     return click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))(function)
 
 
-@cli.command("run", hidden=True)
+@cli.command(DIAGNOSIS, cls=Diagnosis, hidden=True)
 @_paths_argument
 @click.option(
     "--report",
@@ -124,13 +149,16 @@ def run_command(
     """
     from analyzer.pipeline import analyze_paths
 
+    targets = _targets(output, formats or ("terminal",))
     rules = _rules(rule_folders, select, ignore)
     overrides = _overrides(roles)
     progress = None if quiet else _progress()
     report = analyze_paths(paths, rules, overrides, progress)
     if progress:
         progress(-1, 0, "")
-    _write(report, formats or ("terminal",), output, verbose)
+    if not report.runs and targets.get("terminal", paths) is None:
+        del targets["terminal"]  # stderr says it all
+    _write(report, targets, verbose)
     if not report.runs:
         _say_nothing_read(report, paths)
         sys.exit(EXIT_NOTHING)
@@ -175,35 +203,42 @@ def _progress() -> Any:
     return show
 
 
-def _write(report: Report, formats: Sequence[str], output: Path | None, verbose: bool) -> None:
+def _targets(output: Path | None, names: Sequence[str]) -> dict[str, Path | None]:
+    """Where each format goes: None is stdout. HTML goes to a file unless stdout is asked for."""
     from analyzer.report import formats as known
 
-    for name in dict.fromkeys(formats):
-        module = known()[name]
-        target = _target(output, name, module.SUFFIX, len(set(formats)))
+    suffixes = {name: known()[name].SUFFIX for name in dict.fromkeys(names)}
+    targets: dict[str, Path | None] = dict.fromkeys(suffixes)
+    if output is None and "html" in targets:
+        targets["html"] = Path("report.html")
+    elif output is not None and str(output) != "-":
+        stem = output / "report" if output.is_dir() else output
+        own = len(targets) == 1 and stem is output
+        kept = stem.with_suffix("") if stem.suffix in {m.SUFFIX for m in known().values()} else stem
+        for name, suffix in suffixes.items():
+            if own or name != "terminal":
+                targets[name] = output if own else kept.with_name(kept.name + suffix)
+    if list(targets.values()).count(None) > 1:
+        raise click.UsageError("Several formats cannot share stdout: name their files with --output STEM.")
+    return targets
+
+
+def _write(report: Report, targets: Mapping[str, Path | None], verbose: bool) -> None:
+    from analyzer.report import formats as known
+
+    for name, target in targets.items():
         options = _terminal_options(target is None) if name == "terminal" else {}
-        text = module.render(report, verbose=verbose, **options)
+        text = known()[name].render(report, verbose=verbose, **options)
         if target is None:
             _print(text)
             continue
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            target.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             click.echo(f"{target}: cannot be written: {error.strerror}", err=True)
             sys.exit(EXIT_USAGE)
         click.echo(f"{name} report: {target}", err=True)
-
-
-def _target(output: Path | None, name: str, suffix: str, formats: int) -> Path | None:
-    """Where a format goes: None is stdout. HTML goes to a file unless stdout is asked for."""
-    if output is None:
-        return Path("report.html") if name == "html" else None
-    if str(output) == "-":
-        return None
-    if formats == 1:
-        return output
-    return None if name == "terminal" else output.with_suffix(suffix)
 
 
 def _terminal_options(to_stdout: bool) -> dict[str, Any]:
@@ -239,6 +274,8 @@ def _say_nothing_read(report: Report, paths: Sequence[Path]) -> None:
     click.echo(f"Nothing could be read at {named}.", err=True)
     for problem in report.problems[:20]:
         click.echo(f"  {plain(problem.path)}: {plain(problem.message)}", err=True)
+    if len(report.problems) > 20:
+        click.echo(f"  and {len(report.problems) - 20} more", err=True)
     if not report.problems:
         click.echo("  No training log and no checkpoint was found there.", err=True)
 
@@ -248,7 +285,7 @@ def _exit_code(report: Report, fail_on: str) -> int:
 
     if fail_on == "never":
         return 0
-    bar = SEVERITIES.index(fail_on)  # type: ignore[arg-type]
+    bar = SEVERITIES.index(fail_on)
     return EXIT_FOUND if any(SEVERITIES.index(f.severity) <= bar for f in report.findings) else 0
 
 

@@ -275,7 +275,7 @@ def test_a_finding_says_what_was_measured() -> None:
 def test_marks_are_the_places_spoken_of_once_each() -> None:
     twice = replace(RULE, evidence="{a.step} and {a.step:.0f} of {a.x}")
     assert finding(twice).marks == (
-        Mark("val_loss", 100, 400, "rise"),
+        Mark("val_loss", 100, 400, "rise of the loss"),
         Mark("val_loss", 200, 500, "slope"),
         Mark("val_loss", 1234, 1234, "step of the best loss"),
     )

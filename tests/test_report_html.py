@@ -149,7 +149,7 @@ def test_a_finding_shows_all_that_is_known_of_it() -> None:
         "torch.save(model.state_dict(), 'best.pt')",
         "The training loss includes a penalty that the validation loss does not.",
         "The finding above explains",
-        "Not checked: 2 rules (not logged: activations, checkpoint)",
+        "Not checked: 2 rules (lacking: activations, checkpoint)",
         "no activations were logged",
         "runs/exp3/events.1 the last record is cut short truncated",
         "Curves with no known role (1) misc/odd",

@@ -33,12 +33,12 @@ def test_verdict_comes_first_and_runs_worst_first() -> None:
 def test_a_finding_shows_evidence_causes_and_one_remedy() -> None:
     text = render(REPORTS["one"], "terminal", width=80)
     assert "▲ warning: Validation loss rises while training loss still falls" in text
-    assert "val_loss.rise_from_min: 0.42 ≥ 0.05" in text
+    assert "· val loss is 42 % above its minimum" in text
     assert "70% No regularisation is switched on" in text
     assert "Try: Keep the best checkpoint and stop early (effort: low)" in text
     assert "torch.save(model.state_dict(), 'best.pt')" in text
     assert "weight_decay=0.01" not in text and "1 more remedy with --verbose" in text
-    assert "Not checked: 2 rules (not logged: activations, checkpoint)" in text
+    assert "Not checked: 2 rules (lacking: activations, checkpoint)" in text
     assert "runs/exp3/events.1: the last record is cut short (truncated)" in text
 
 
@@ -134,7 +134,7 @@ def test_ascii_holds_for_every_text(name: str) -> None:
 def test_ascii_keeps_the_meaning() -> None:
     text = render(REPORTS["one"], "terminal", ascii_only=True)
     assert text.startswith("! 1 run: 1 warning")
-    assert "0.42 >= 0.05" in text
+    assert "- val loss is 42 % above its minimum" in text
 
 
 def test_sparkline_follows_the_curve() -> None:

@@ -43,7 +43,7 @@ def as_text(
     terminal.finding_list(console, look, report, facts(report.run.checkpoints[0]))
     shown = select(report.layers, pattern, order)
     if pattern is None and not verbose:
-        shown = _weights(shown)
+        shown = select(layers.final_weights(report.layers), None, order)
     console.print()
     console.print(_table(look, shown if verbose else shown[:TENSOR_ROWS]))
     hidden = len(report.layers) - min(len(shown), TENSOR_ROWS)
@@ -79,11 +79,6 @@ def select(found: Sequence[LayerStats], pattern: str | None, order: Order) -> li
     if order == "size":
         return sorted(chosen, key=lambda layer: -layer.count)
     return chosen
-
-
-def _weights(found: list[LayerStats]) -> list[LayerStats]:
-    """The model's own tensors; everything where a checkpoint holds no model."""
-    return [layer for layer in found if layer.group in ("model", "ema")] or found
 
 
 def _table(look: terminal.Look, shown: Sequence[LayerStats]) -> Table:

@@ -59,7 +59,7 @@ def _run(report: RunReport, index: int, total: int, many: bool) -> dict[str, Any
         "panels": charts.run_panels(report, compact=many and healthy),
         "findings": wording.nested(report.findings),
         "count": len(report.findings),
-        "layers": layers.worst_first(report.layers),
+        "layers": layers.worst_first(layers.final_weights(report.layers)),
         "not_checked": wording.not_checked(report),
         "not_applicable": report.not_applicable,
         "problems": report.problems,

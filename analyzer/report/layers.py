@@ -7,6 +7,13 @@ from collections.abc import Iterable
 from analyzer.model import LayerStats
 
 
+def final_weights(layers: Iterable[LayerStats]) -> list[LayerStats]:
+    """The model's tensors in the last checkpoint; all its tensors where it holds no model."""
+    found = list(layers)
+    last = [layer for layer in found if layer.checkpoint == found[-1].checkpoint]
+    return [layer for layer in last if layer.group in ("model", "ema", "")] or last
+
+
 def worst_first(layers: Iterable[LayerStats]) -> list[LayerStats]:
     """Broken elements first, then zeros and dead units, then the largest magnitude."""
     return sorted(layers, key=_badness)

@@ -149,7 +149,7 @@ def _layers(run: RunReport) -> str:
         "| tensor | shape | mean | std | min | max | zeros | NaN, Inf |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    ranked = layers.worst_first(run.layers)
+    ranked = layers.worst_first(layers.final_weights(run.layers))
     for layer in ranked[:LAYER_ROWS]:
         numbers = (wording.number(v) for v in (layer.mean, layer.std, layer.min, layer.max))
         shape = "×".join(map(str, layer.shape)) or "scalar"

@@ -277,7 +277,7 @@ def _layers(console: Console, look: Look, run: RunReport) -> None:
     if not run.layers:
         return
     console.print()
-    shown = layers.worst_first(run.layers)
+    shown = layers.worst_first(layers.final_weights(run.layers))
     for layer in shown if look.verbose else shown[:LAYER_ROWS]:
         shape = "×".join(map(str, layer.shape)) or "scalar"
         spread = f"mean {wording.number(layer.mean)}, std {wording.number(layer.std)}"

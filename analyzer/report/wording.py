@@ -106,7 +106,7 @@ def not_checked(run: RunReport, limit: int = 6) -> str:
     needs = Counter(need for n in run.not_applicable for need in n.missing)
     named = [need for need, _ in needs.most_common(limit)]
     more = ", …" if len(needs) > limit else ""
-    missing = f" (not logged: {', '.join(named)}{more})" if named else ""
+    missing = f" (lacking: {', '.join(named)}{more})" if named else ""
     return f"Not checked: {counted(len(run.not_applicable), 'rule')}{missing}"
 
 

@@ -156,12 +156,19 @@ def _span(held: Iterable[Decided]) -> tuple[float, float] | None:
 
 def _marks(rule: Rule, held: Iterable[Decided], features: Features, specs: Specs) -> tuple[Mark, ...]:
     """What to draw: measurements with steps among the evidence or in its text, once each."""
-    marks: dict[tuple[str, float, float], Mark] = {}
+    marks: list[Mark] = []
     for name, found in _spoken_of(rule, held, features, specs):
         if found.steps and found.role:
-            key = (found.role, *found.steps)
-            marks.setdefault(key, Mark(*key, label=_label(name, specs)))
-    return tuple(marks.values())
+            mark = Mark(found.role, *found.steps, label=_label(name, specs))
+            if not any(_alike(mark, other) for other in marks):
+                marks.append(mark)
+    return tuple(marks)
+
+
+def _alike(a: Mark, b: Mark) -> bool:
+    """Whether two marks would be drawn over each other: nearly the same stretch of one chart."""
+    slack = 0.05 * max(a.last - a.first, b.last - b.first)
+    return abs(a.first - b.first) <= slack and abs(a.last - b.last) <= slack
 
 
 def _spoken_of(

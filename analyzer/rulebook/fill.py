@@ -36,6 +36,9 @@ COMPARISONS = {">=": "at least", ">": "above", "<=": "at most", "<": "below", "=
 SHOWN_ITEMS = 5
 SHOWN_NAME = 80
 FORMS = {",": ",.6g"}
+UNKNOWN = "unknown"
+_REMARK = re.compile(r" ?\([^()]*\)")
+_SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 _PROSE = re.compile(r"\{([^{}]*)\}")
 _CODE = re.compile(r"<<(?=\S)([^<>|\n]*)(\|[^<>\n]*)?>>")
 _FORMAT = re.compile(r"d|,|,?(\.\d)?[f%g]|,?d")
@@ -86,8 +89,20 @@ def name_text(name: str) -> str:
 
 
 def fill(template: str, features: Features, specs: Specs) -> str:
-    """``template`` with its ``{placeholders}`` replaced; what is missing reads 'unknown'."""
-    return _PROSE.sub(lambda match: _prose(match[1], features, specs), template)
+    """``template`` with its ``{placeholders}`` replaced; what is missing reads 'unknown'.
+
+    A remark in parentheses, or a sentence among several, that speaks of missing values only is
+    left out.
+    """
+
+    def known(part: str) -> bool:
+        values = [_prose(name, features, specs) for name in _PROSE.findall(part)]
+        return not values or any(value != UNKNOWN for value in values)
+
+    kept = _REMARK.sub(lambda match: match[0] if known(match[0]) else "", template)
+    sentences = _SENTENCES.split(kept)
+    telling = [sentence for sentence in sentences if known(sentence)] or sentences
+    return _PROSE.sub(lambda match: _prose(match[1], features, specs), " ".join(telling))
 
 
 def _prose(placeholder: str, features: Features, specs: Specs) -> str:
@@ -95,21 +110,21 @@ def _prose(placeholder: str, features: Features, specs: Specs) -> str:
     name, part = split_reference(reference.strip(), specs)
     found = features.get(name)
     if found is None or isinstance(found, Missing):
-        return "unknown"
+        return UNKNOWN
     if not part:
         return _formatted(found.value, form) if form else number_text(found.value, specs[name].unit)
     if part == "where":
-        return name_text(found.where) or "unknown"
+        return name_text(found.where) or UNKNOWN
     if part == "items":
         return _listed(found.items)
     if found.steps is None:
-        return "unknown"
+        return UNKNOWN
     return _formatted(found.steps[part == "last"], form or ",.0f")
 
 
 def _formatted(value: float, form: str) -> str:
     if not _FORMAT.fullmatch(form):
-        return "unknown"
+        return UNKNOWN
     if not math.isfinite(value):
         return number_text(value, "value")
     return format(round(value), form) if form.endswith("d") else format(value, FORMS.get(form, form))
@@ -118,7 +133,7 @@ def _formatted(value: float, form: str) -> str:
 def _listed(names: tuple[str, ...]) -> str:
     shown = ", ".join(name_text(n) for n in names[:SHOWN_ITEMS])
     more = len(names) - SHOWN_ITEMS
-    return f"{shown} and {more} more" if more > 0 else shown or "unknown"
+    return f"{shown} and {more} more" if more > 0 else shown or UNKNOWN
 
 
 def fill_code(snippet: str, features: Features, specs: Mapping[str, object]) -> str:

@@ -16,7 +16,13 @@ NAMES = {
     "keras": "Keras",
     "transformers": "Hugging Face Trainer",
 }
-JOINED = {All: "all of", AnyOf: "any of", SomeOf: "any that can be decided of", Not: "not", Unless: "unless known that"}
+JOINED = {
+    All: "all of",
+    AnyOf: "any of",
+    SomeOf: "any that can be decided of",
+    Not: "not",
+    Unless: "unless known that",
+}
 
 
 def page(rule: Rule, specs: Specs) -> str:
