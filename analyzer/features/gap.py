@@ -252,12 +252,12 @@ def val_first_level(context: Context) -> Value:
 @feature(
     "val_metric.early_level",
     "ratio",
-    "validation accuracy or score reached within the first tenth of the evaluations, of at most 1",
+    "validation accuracy or score reached within the first fiftieth of the evaluations (at least two), of at most 1",
     low=0,
     high=1,
 )
 def early_level(context: Context) -> Value:
-    return _fraction(context.curve("val_metric"), slice(0, max(2, context.curve("val_metric").n // 10)))
+    return _fraction(context.curve("val_metric"), slice(0, max(2, context.curve("val_metric").n // 50)))
 
 
 @feature("val_metric.best_level", "ratio", "best validation accuracy or score, of at most 1", low=0, high=1)

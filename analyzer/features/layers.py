@@ -271,7 +271,7 @@ def optimizer_dead_units(context: Context) -> Value:
     moments = [
         s
         for s in _second_moments(context)
-        if s.dead_units is not None and len(s.shape) >= 2 and s.zeros < s.count
+        if s.dead_units is not None and len(s.shape) >= 2 and s.zeros < s.count and s.dead_units < s.shape[0]
     ]
     if not moments:
         raise Unavailable("no second moments by unit", ("optimizer_state",))

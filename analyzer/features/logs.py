@@ -79,6 +79,20 @@ def nan_metrics(context: Context) -> Value:
     return Measurement(float(len(bad)), where=bad[0] if bad else "", items=bad)
 
 
+@feature(
+    "run.continued",
+    "flag",
+    "1 where the log begins in the middle: the first step lies beyond a fifth of the last one",
+    low=0,
+    high=1,
+)
+def continued(context: Context) -> Value:
+    """By the training loss, logged by the step: its level at the start is then no untrained model's."""
+    curve = context.curve("train_loss")
+    curve.need(2)
+    return float(curve.axis == "step" and curve.first_step > 0.2 * float(curve.steps[-1]))
+
+
 @feature("log.series", "count", "series logged", low=0)
 def series_count(context: Context) -> Value:
     return float(len(context.run.series))

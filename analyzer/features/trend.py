@@ -120,7 +120,7 @@ def _error(curve: Curve, value: float) -> float:
     "share of the way the {curve} covered that it lost again by the end",
     low=0,
     high=1,
-    label="lost again",
+    label="progress lost again",
 )
 def regain(curve: Curve) -> Value:
     curve.need(3)

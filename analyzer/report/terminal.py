@@ -23,6 +23,7 @@ CAUSES = 2
 PROBLEMS = 5
 NARROWEST, WIDEST = 40, 120
 LAYER_ROWS = 10
+ROOMY = 110  # columns that hold a title beside the run's name
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("verdict", "left"), ("run", "left"), ("top finding", "left"), ("main curve", "left"),
     ("points", "right"),
@@ -140,10 +141,17 @@ def _row(look: Look, run: RunReport) -> list[Text]:
     return [
         _styled(look, verdict, STYLES[run.verdict]),
         _styled(look, clip(plain(run.run.name), look.width // 3)),
-        _styled(look, run.findings[0].title if run.findings else "–"),
+        _styled(look, _top(look, run)),
         _styled(look, _spark(look, run, 16 if look.width >= 76 else 8), "dim"),
         _styled(look, wording.number(wording.points(run))),
     ]
+
+
+def _top(look: Look, run: RunReport) -> str:
+    """The first finding: its title where there is room for one, else its short id."""
+    if not run.findings:
+        return "–"
+    return run.findings[0].title if look.width >= ROOMY else run.findings[0].rule
 
 
 def _spark(look: Look, run: RunReport, width: int) -> str:
