@@ -27,7 +27,13 @@ def features_page() -> str:
     ]
     ordered = sorted(specs().values(), key=lambda s: (s.family, s.name))
     for family, members in groupby(ordered, key=lambda s: s.family):
-        lines += ["", f"## {family.replace('_', ' ')}", "", "| feature | unit | range | meaning |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {family.replace('_', ' ')}",
+            "",
+            "| feature | unit | range | meaning |",
+            "|---|---|---|---|",
+        ]
         lines += [f"| `{s.name}` | {s.unit} | {s.low:g} … {s.high:g} | {s.meaning} |" for s in members]
     return "\n".join([*lines, ""])
 
@@ -44,7 +50,12 @@ def diagnoses_page() -> str:
 
 
 def formats_page() -> str:
-    lines = ["# Formats", "", "A file is given to the first format that claims it, by its name and first 4 KiB.", ""]
+    lines = [
+        "# Formats",
+        "",
+        "A file is given to the first format that claims it, by its name and first 4 KiB.",
+        "",
+    ]
     lines += ["## Logs", "", "| format | what is read |", "|---|---|"]
     lines += [f"| {i.NAME} | {i.SUMMARY} |" for i in ingestors()]
     lines += ["", "## Checkpoints", "", "| container | what is read |", "|---|---|"]

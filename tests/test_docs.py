@@ -30,7 +30,9 @@ def test_the_readme_s_python_runs(monkeypatch, tmp_path):
     assert code
     torch = pytest.importorskip("torch")
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "log.csv").write_text("epoch,loss\n" + "".join(f"{i},{1 / (i + 1)}\n" for i in range(30)))
+    (tmp_path / "runs" / "log.csv").write_text(
+        "epoch,loss\n" + "".join(f"{i},{1 / (i + 1)}\n" for i in range(30))
+    )
     torch.save({"fc.weight": torch.ones(4, 4)}, tmp_path / "best.ckpt")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
