@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from analyzer._version import __version__
 
 if TYPE_CHECKING:
-    from analyzer.model import Checkpoint, Finding, LayerStats, Report, Run
+    from analyzer.model import Checkpoint, Finding, LayerStats, Report, Run, Series
 
 __all__ = ["__version__", "analyze", "diagnose", "inspect_checkpoint", "read"]
 
@@ -24,11 +24,17 @@ StrPath = str | PathLike[str]
 def read(path: StrPath | Sequence[StrPath], *, roles: Mapping[str, str] | None = None) -> list[Run]:
     """Every run at or below ``path``; ``roles`` maps tags to roles where the table errs.
 
-    What could not be read is in each run's ``problems``.
+    What could not be read is in each run's ``problems``; :class:`analyzer.errors.IngestError` says
+    why there is no run at all. A folder that holds nothing of the kind gives an empty list.
     """
+    from analyzer.errors import IngestError
     from analyzer.pipeline import read_runs
 
-    return read_runs(_paths(path), roles)[0]
+    runs, problems = read_runs(_paths(path), roles)
+    told = [problem for problem in problems if problem.kind not in ("passed-over", "no-logs")]
+    if told and not runs:
+        raise IngestError(told[0].path, told[0].message, told[0].kind, told[0].offset)
+    return runs
 
 
 def analyze(
@@ -66,22 +72,33 @@ def diagnose(
 ) -> list[Finding]:
     """Findings for curves in memory, keyed by role (``train_loss``) or by tag.
 
-    ``steps`` is shared by all curves and defaults to 0, 1, 2, ...
+    ``steps`` is shared by all curves and defaults to 0, 1, 2, ...; a curve may end before it does.
+    Raises ValueError for what is no curve.
     """
-    import numpy as np
-
-    from analyzer.model import Run, Series
+    from analyzer.assemble import ordered
+    from analyzer.model import Run
     from analyzer.pipeline import diagnose_run
-    from analyzer.roles import with_roles
+    from analyzer.roles import ROLES, with_roles
     from analyzer.rulebook import load_rules
 
-    series = []
-    for tag, values in curves.items():
-        array = np.asarray(values, dtype=np.float64)
-        axis = np.arange(len(array)) if steps is None else np.asarray(steps)[: len(array)]
-        series.append(Series(tag, axis.astype(np.float64), array))
-    run = Run("run", "", tuple(with_roles(series)), hyperparameters=dict(hyperparameters or {}))
+    series = [_series(tag, values, steps) for tag, values in curves.items()]
+    named = with_roles(series, {tag: tag for tag in curves if tag in ROLES})
+    run = Run("run", "", tuple(ordered(s) for s in named), hyperparameters=dict(hyperparameters or {}))
     return list(diagnose_run(run, load_rules()).findings)
+
+
+def _series(tag: str, values: Sequence[float], steps: Sequence[float] | None) -> Series:
+    import numpy as np
+
+    from analyzer.model import Series
+
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{tag}: a curve has one axis, not {array.ndim}")
+    axis = np.arange(len(array)) if steps is None else np.asarray(steps)[: len(array)]
+    if len(axis) < len(array):
+        raise ValueError(f"{tag}: {len(array)} values and only {len(axis)} steps")
+    return Series(tag, axis.astype(np.float64), array)
 
 
 def inspect_checkpoint(path: StrPath) -> tuple[Checkpoint, list[LayerStats]]:
@@ -99,6 +116,6 @@ def inspect_checkpoint(path: StrPath) -> tuple[Checkpoint, list[LayerStats]]:
 
 
 def _paths(given: StrPath | Sequence[StrPath]) -> list:  # type: ignore[type-arg]
-    from pathlib import Path
+    from analyzer.remote import source
 
-    return [Path(p) for p in ([given] if isinstance(given, (str, PathLike)) else given)]
+    return [source(p) for p in ([given] if isinstance(given, (str, PathLike)) else given)]

@@ -11,21 +11,26 @@ Meaning kept for every format alike:
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from analyzer.checkpoints import open_checkpoint
-from analyzer.discover import Group, LogFile
+from analyzer.discover import SPLIT_WORDS, Group, LogFile
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, FloatArray, Histograms, Problem, Reading, Run, Scalar, Series, Text
 from analyzer.roles import with_histogram_roles, with_roles
 
 REPEATED = 0.2  # share of repeated steps beyond which the steps are no axis
 ATTEMPT_POINTS = 3  # a first attempt of fewer points is just an overwritten start
+# What a file without curves says of itself; beside files with curves it restates or is about something else.
+CURVELESS = ("no-series", "empty", "unsupported")
+CONSOLE = "text"  # the format of plain-text output
 LOSS_ROLES = ("train_loss", "val_loss", "train_loss_part", "val_loss_part")
 Overrides = Mapping[str, str]
 
@@ -39,29 +44,30 @@ class _Collected:
     texts: list[Text] = field(default_factory=list)
     hyperparameters: dict[str, Scalar] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    curveless: list[Problem] = field(default_factory=list)  # of files that hold no curve
 
 
 def assemble(group: Group, name: str, overrides: Overrides | None = None) -> tuple[Run, ...]:
     """Read a group's files. Several runs where a log starts over or a file holds several."""
     own = _Collected()
-    several: dict[str, tuple[LogFile, Reading]] = {}
+    several: list[tuple[str, LogFile, Reading]] = []
     for config in group.configs:
         for reading in _read(config, own.problems).values():
             _take(own, config, reading)
     for log in group.logs:
         for part, reading in _read(log, own.problems).items():
             if part:
-                several[part] = (log, reading)
+                several.append((part, log, reading))
             else:
                 _take(own, log, reading)
     checkpoints = _checkpoints(group.checkpoints, own)
-    runs = (
-        [_run(group, name, own, checkpoints, overrides or {})]
-        if own.series or checkpoints or not several
-        else []
-    )
-    for part, (log, reading) in several.items():
-        collected = _Collected(hyperparameters=dict(own.hyperparameters))
+    runs = []
+    if own.series or own.histograms or checkpoints or not several:
+        runs.append(_run(group, name, own, checkpoints, overrides or {}))
+        own.problems = []
+    for part, log, reading in several:
+        collected = _Collected(hyperparameters=dict(own.hyperparameters), problems=own.problems)
+        own.problems = []
         _take(collected, log, reading)
         runs.append(_run(group, f"{name}:{part}", collected, (), overrides or {}))
     return tuple(attempt for run in runs for attempt in _attempts(run))
@@ -81,12 +87,20 @@ def _read(log: LogFile, problems: list[Problem]) -> dict[str, Reading]:
 
 def _take(collected: _Collected, log: LogFile, reading: Reading) -> None:
     for series in reading.series:
-        tagged = replace(series, tag=log.prefix + series.tag, source=series.source or str(log.path))
+        tagged = replace(series, tag=_tag(log, series.tag), source=series.source or str(log.path))
         collected.series[log.ingestor.NAME, tagged.tag].append(tagged)
-    collected.histograms += [replace(h, tag=log.prefix + h.tag) for h in reading.histograms]
+    collected.histograms += [replace(h, tag=_tag(log, h.tag)) for h in reading.histograms]
     collected.texts += reading.texts
     collected.hyperparameters.update(reading.hyperparameters)
-    collected.problems += reading.problems
+    for problem in reading.problems:
+        bare = problem.kind in CURVELESS and not reading.series and not reading.histograms
+        (collected.curveless if bare else collected.problems).append(problem)
+
+
+def _tag(log: LogFile, tag: str) -> str:
+    """The tag with what its file's place says of it, unless it names its half of the run itself."""
+    words = re.split(r"[^a-z0-9]+", tag.lower())
+    return (tag if SPLIT_WORDS.intersection(words) else log.prefix + tag) + log.suffix
 
 
 def _checkpoints(paths: Sequence[Path], collected: _Collected) -> tuple[Checkpoint, ...]:
@@ -116,17 +130,28 @@ def _run(
     group: Group, name: str, collected: _Collected, checkpoints: tuple[Checkpoint, ...], overrides: Overrides
 ) -> Run:
     joined = [join(parts) for parts in collected.series.values()]
+    problems = [*collected.problems, *collected.curveless]
+    if joined:
+        problems = [p for p in collected.problems if p.kind != "no-series"]
     files = [*(log.path for log in group.logs), *(c.path for c in group.configs), *group.checkpoints]
     return Run(
         name,
         group.path.as_posix(),
-        tuple(with_roles(joined, overrides)),
+        _without_echo(with_roles(joined, overrides), [format for format, _ in collected.series]),
         tuple(with_histogram_roles(collected.histograms, overrides)),
         tuple(collected.texts),
         checkpoints,
         collected.hyperparameters,
         tuple(path.as_posix() for path in files),
-        tuple(collected.problems),
+        tuple(dict.fromkeys(problems)),
+    )
+
+
+def _without_echo(series: Sequence[Series], formats: Sequence[str]) -> tuple[Series, ...]:
+    """Leave out what console output repeats of a structured log, rounded and on an axis of its own."""
+    told = {s.role for s, format in zip(series, formats, strict=True) if format != CONSOLE and s.role}
+    return tuple(
+        s for s, format in zip(series, formats, strict=True) if format != CONSOLE or s.role not in told
     )
 
 
@@ -134,11 +159,12 @@ def join(parts: Sequence[Series]) -> Series:
     """One tag's series from several files, oldest first."""
     if len(parts) == 1:
         return parts[0]
-    ordered = sorted(parts, key=lambda s: (_first_time(s), s.source))
+    ordered = sorted(parts, key=lambda s: (_first_time(s), _by_number(s.source)))
     walls = [s.wall_times for s in ordered]
+    steps = np.concatenate([s.steps for s in ordered])
     return replace(
         ordered[0],
-        steps=np.concatenate([s.steps for s in ordered]),
+        steps=np.arange(len(steps), dtype=np.float64) if all(s.axis == "row" for s in ordered) else steps,
         values=np.concatenate([s.values for s in ordered]),
         wall_times=None
         if any(w is None for w in walls)
@@ -149,6 +175,11 @@ def join(parts: Sequence[Series]) -> Series:
 def _first_time(series: Series) -> float:
     times = series.wall_times
     return float(times[0]) if times is not None and len(times) else 0.0
+
+
+def _by_number(path: str) -> list[tuple[int, str]]:
+    """A key that puts ``checkpoint-500`` before ``checkpoint-1000``."""
+    return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d{0,18})", path)]
 
 
 def _attempts(run: Run) -> list[Run]:
@@ -164,12 +195,10 @@ def _attempts(run: Run) -> list[Run]:
     attempts = len(starts) + 1
     pieces: list[list[Series]] = [[] for _ in range(attempts)]
     for series in run.series:
-        own = _starts(series)
-        if len(own) + 1 == attempts:
-            for i, part in enumerate(np.split(np.arange(series.points), own)):
+        cuts = _cuts(series, main, starts)
+        for i, part in enumerate(np.split(np.arange(series.points), cuts), start=attempts - 1 - len(cuts)):
+            if len(part):
                 pieces[i].append(ordered(_part(series, part)))
-        else:  # logged in one attempt only, or too rarely to tell: it goes with the last
-            pieces[-1].append(ordered(series))
     note = Problem(run.path, "restarted", f"the log starts over: {attempts} attempts in one place")
     return [
         replace(
@@ -184,31 +213,45 @@ def _attempts(run: Run) -> list[Run]:
     ]
 
 
+def _cuts(series: Series, main: Series, starts: Sequence[int]) -> list[int]:
+    """Where to cut a series for the main one's attempts; nowhere if it cannot be told: all is the last's."""
+    for own in (_starts(series), _returns(series)):
+        if len(own) == len(starts):
+            return own
+    if series.wall_times is None or main.wall_times is None or np.any(np.diff(series.wall_times) < 0):
+        return []
+    return [int(i) for i in np.searchsorted(series.wall_times, main.wall_times[list(starts)])]
+
+
 def _starts(series: Series) -> list[int]:
     """Indices at which a series starts over: back to its first step, with other values than before."""
     steps = series.steps
     if series.axis == "row" or len(steps) < 2 * ATTEMPT_POINTS:
         return []
-    back = np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= steps[0])) + 1
     found: list[int] = []
-    for i in back:
+    told = 0
+    for i, end in pairwise([*_returns(series), len(steps)]):
         begin = found[-1] if found else 0
-        if (
-            i - begin >= ATTEMPT_POINTS
-            and len(steps) - i >= ATTEMPT_POINTS
-            and not _retold(series, begin, int(i))
-        ):
-            found.append(int(i))
+        long = i - begin >= ATTEMPT_POINTS and len(steps) - i >= ATTEMPT_POINTS
+        if long and not _retold(series, slice(told, i), slice(i, end)):
+            found.append(i)
+        told = i
     return found
 
 
-def _retold(series: Series, begin: int, i: int) -> bool:
-    """Whether what follows ``i`` tells the same points again (a checkpoint's copy of the history)."""
-    count = min(i - begin, series.points - i)
-    before, after = slice(begin, begin + count), slice(i, i + count)
-    same_steps = np.array_equal(series.steps[before], series.steps[after])
-    return same_steps and np.allclose(
-        series.values[before], series.values[after], rtol=1e-6, atol=0, equal_nan=True
+def _returns(series: Series) -> list[int]:
+    """Indices at which a series is back at its first step, or before it."""
+    steps = series.steps
+    return [int(i) + 1 for i in np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= steps[0]))]
+
+
+def _retold(series: Series, before: slice, after: slice) -> bool:
+    """Whether the points of ``after`` tell ``before`` again (a checkpoint's copy of the history)."""
+    count = min(before.stop - before.start, after.stop - after.start)
+    old = slice(before.start, before.start + count)
+    new = slice(after.start, after.start + count)
+    return np.array_equal(series.steps[old], series.steps[new]) and np.allclose(
+        series.values[old], series.values[new], rtol=1e-6, atol=0, equal_nan=True
     )
 
 
@@ -256,7 +299,7 @@ def _overwritten(series: Series, order: np.ndarray, last: np.ndarray) -> int:
 def _repeats(series: Series) -> bool:
     """Whether the steps count something coarser than the points: runs of equal steps."""
     same = np.diff(series.steps) == 0
-    different = np.diff(series.values) != 0
+    different = series.values[1:] != series.values[:-1]
     return bool(np.mean(same & different) > REPEATED)
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 FORMATS = ("terminal", "html", "json", "markdown", "junit", "csv")
 FAIL_LEVELS = ("never", "info", "warning", "critical")
 EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING = 1, 2, 3
-RULE_COMMANDS = ("list", "show", "check", "test")
 
 
 DIAGNOSIS = "(paths)"  # the command without a name: nobody has a path of this one
@@ -43,20 +42,23 @@ class PathOrCommand(click.Group):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = next((a for a in args if not a.startswith("-")), None)
-        if args and args[0] not in ("--help", "-h", "--version") and not self._is_command(first, args):
+        if args and args[0] not in ("--help", "-h", "--version") and not self._is_command(args):
             args = [DIAGNOSIS, *args]
         return super().parse_args(ctx, args)
 
-    def _is_command(self, word: str | None, args: Sequence[str]) -> bool:
-        if word not in self.commands or word != args[0]:
+    def _is_command(self, args: Sequence[str]) -> bool:
+        word, rest = args[0], args[1:]
+        command = self.commands.get(word)
+        if command is None or command.hidden:
             return False
-        if not Path(word).exists():
+        if not Path(word).exists() or "--help" in rest or "-h" in rest:
             return True
-        rest = [a for a in args[1:] if not a.startswith("-")]
-        if word == "rules":
-            return bool(rest) and rest[0] in RULE_COMMANDS
-        return bool(rest) and not (word == "checkpoint" and Path(rest[0]).is_dir())
+        if isinstance(command, click.Group):
+            return bool(rest) and rest[0] in command.commands
+        own = {name for param in command.params for name in param.opts}
+        foreign = any(a.startswith("-") and a.partition("=")[0] not in own for a in rest)
+        words = [a for a in rest if not a.startswith("-")]
+        return bool(words) and not foreign and not Path(words[0]).is_dir()
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("analyze", "PATH... [OPTIONS]\n       analyze COMMAND [ARGS]...")
@@ -86,7 +88,8 @@ def cli() -> None:
 
 
 def _paths_argument(function: Any) -> Any:
-    return click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))(function)
+    """Paths and URLs: as text, since ``Path`` would make ``s3:/x`` of ``s3://x``."""
+    return click.argument("paths", nargs=-1, required=True, type=click.Path())(function)
 
 
 @cli.command(DIAGNOSIS, cls=Diagnosis, hidden=True)
@@ -130,7 +133,7 @@ def _paths_argument(function: Any) -> Any:
 @click.option("--verbose", "-v", is_flag=True, help="Every finding of every run, all remedies.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def run_command(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     formats: tuple[str, ...],
     output: Path | None,
     rule_folders: tuple[Path, ...],
@@ -142,6 +145,8 @@ def run_command(
     quiet: bool,
 ) -> None:
     """Diagnose the runs at or below PATHS (the default command).
+
+    A path may be a folder, a file, an archive (zip, tar) or a URL (s3://, gs://, hf://, https://).
 
     \b
     Exit codes: 0 nothing at or above --fail-on; 1 something was;
@@ -267,10 +272,11 @@ def _print(text: str) -> None:
     click.echo(text.encode(encoding, "replace").decode(encoding), nl=not text.endswith("\n"), color=True)
 
 
-def _say_nothing_read(report: Report, paths: Sequence[Path]) -> None:
+def _say_nothing_read(report: Report, paths: Sequence[str]) -> None:
+    from analyzer.remote import masked
     from analyzer.report.escape import plain
 
-    named = ", ".join(plain(str(p)) for p in paths)
+    named = ", ".join(plain(masked(p)) for p in paths)
     click.echo(f"Nothing could be read at {named}.", err=True)
     for problem in report.problems[:20]:
         click.echo(f"  {plain(problem.path)}: {plain(problem.message)}", err=True)

@@ -13,9 +13,10 @@ from analyzer._version import __version__
 from analyzer.assemble import assemble
 from analyzer.checkpoints import open_checkpoint
 from analyzer.checkpoints.statistics import layer_stats
-from analyzer.discover import Discovery, Group, discover
+from analyzer.discover import LONE_CONFIG, Group, about_anything, discover, passed_over_problem
 from analyzer.features import compute, specs
 from analyzer.model import SEVERITIES, Checkpoint, LayerStats, Problem, Report, Rule, Run, RunReport
+from analyzer.remote import local_copies
 from analyzer.rulebook import diagnose, load_rules, verdict
 
 VERDICTS = (*SEVERITIES, "healthy", "not-assessed")
@@ -25,38 +26,60 @@ Progress = Callable[[int, int, str], None]
 
 
 def analyze_paths(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     rules: Sequence[Rule] | None = None,
     roles: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Read, measure and diagnose every run below ``paths``."""
-    found = discover(paths)
+    """Read, measure and diagnose every run below ``paths``: local ones, URLs, archives.
+
+    What was fetched or unpacked for it is gone when this returns, tensors included.
+    """
     rules = load_rules() if rules is None else rules
-    reports: list[RunReport] = []
-    problems = list(found.problems)
-    for i, group in enumerate(found.groups):
-        if progress:
-            progress(i, len(found.groups), group.path.as_posix())
-        for run in runs_of(group, paths, roles or {}, problems):
-            reports.append(diagnose_run(run, rules))
-    return to_report(reports, problems)
+    with local_copies(paths, progress) as copies:
+        problems = copies.problems
+        reports = [diagnose_run(run, rules) for run in iter_runs(copies.paths, problems, roles, progress)]
+        return copies.shown(to_report(reports, problems))
 
 
 def read_runs(
-    paths: Sequence[Path], roles: Mapping[str, str] | None = None
-) -> tuple[list[Run], Discovery, list[Problem]]:
-    """The runs below ``paths``, what discovery saw, and what could not be read outside any run."""
+    paths: Sequence[str | Path], roles: Mapping[str, str] | None = None
+) -> tuple[list[Run], list[Problem]]:
+    """The runs below ``paths``, and what could not be read outside any run.
+
+    Files that were fetched or unpacked stay as long as a tensor of these runs may be asked for.
+    """
+    with local_copies(paths, keep=True) as copies:
+        runs = list(iter_runs(copies.paths, copies.problems, roles))
+        return copies.kept(copies.shown(runs)), copies.shown(copies.problems)
+
+
+def iter_runs(
+    paths: Sequence[Path],
+    problems: list[Problem],
+    roles: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Run]:
+    """The runs below ``paths``, one at a time; what belongs to none of them goes to ``problems``."""
     found = discover(paths)
-    problems = list(found.problems)
-    runs = [run for group in found.groups for run in runs_of(group, paths, roles or {}, problems)]
-    return runs, found, problems
+    problems += found.problems
+    passed_over = list(found.passed_over)
+    for i, group in enumerate(found.groups):
+        if progress:
+            progress(i, len(found.groups), group.path.as_posix())
+        yield from runs_of(group, paths, roles or {}, problems, passed_over)
+    if passed_over:
+        problems.append(passed_over_problem(passed_over))
 
 
 def runs_of(
-    group: Group, paths: Sequence[Path], roles: Mapping[str, str], problems: list[Problem]
+    group: Group,
+    paths: Sequence[Path],
+    roles: Mapping[str, str],
+    problems: list[Problem],
+    passed_over: list[Path],
 ) -> Iterator[Run]:
-    """The runs of one group; one without any series or checkpoint leaves only its problems."""
+    """The runs of one group; of one without any curve or checkpoint only the problems are left."""
     try:
         runs = assemble(group, run_name(group.path, paths), roles)
     except Exception as error:
@@ -66,11 +89,22 @@ def runs_of(
         if run.series or run.checkpoints or run.histograms:
             yield run
         else:
-            problems += run.problems
-            told = {p.path for p in run.problems}
-            problems += [
-                Problem(f, "no-series", "holds no curve and no weights") for f in run.files if f not in told
-            ]
+            _tell_curveless(group, run, paths, problems, passed_over)
+
+
+def _tell_curveless(
+    group: Group, run: Run, paths: Sequence[Path], problems: list[Problem], passed_over: list[Path]
+) -> None:
+    """Say what became of files that gave no run; of mere text and JSON only that they are there."""
+    told = {problem.path for problem in run.problems}
+    silent = [path for path in (str(log.path) for log in group.logs) if path not in told]
+    problems += [Problem(str(config.path), "no-logs", LONE_CONFIG) for config in group.configs]
+    for problem in (*run.problems, *(Problem(path, "no-series", "no curve in it") for path in silent)):
+        path = Path(problem.path)
+        if problem.kind == "no-series" and about_anything(path) and path not in paths:
+            passed_over.append(path)
+        else:
+            problems.append(problem)
 
 
 def run_name(path: Path, paths: Sequence[Path]) -> str:
@@ -116,9 +150,12 @@ def checkpoint_layers(
 ) -> Iterator[LayerStats]:
     """Statistics of the tensors of the first and of the last checkpoint of a run.
 
+    Where a file holds either weights or optimizer state, of each kind the first and the last.
     Checkpoints with more than ``most`` bytes of tensors are left out; None reads them all.
     """
-    for checkpoint in dict.fromkeys([*checkpoints[:1], *checkpoints[-1:]]):
+    weights = [c for c in checkpoints if any(t.group == "model" for t in c.tensors)]
+    states = [c for c in checkpoints if c not in weights]
+    for checkpoint in dict.fromkeys([*states[:1], *states[-1:], *weights[:1], *weights[-1:]]):
         size = sum(t.nbytes for t in checkpoint.tensors)
         if most is not None and size > most:
             message = f"{size / 2**30:.1f} GiB of tensors were not read; use `analyze checkpoint` on the file"
