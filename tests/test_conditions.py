@@ -509,3 +509,11 @@ def test_unless_holds_against_anything_but_a_measurement(x, expected) -> None:
     features = {"a.x": Missing("not logged") if x is None else Measurement(x)}
     assert decide(Unless(Leaf("a.x", ">", 1)), features).value is expected
     assert decide(Not(Unless(Leaf("a.x", ">", 1))), features).value is not expected
+
+
+def test_a_cause_that_knows_nothing_is_left_out() -> None:
+    silent = Cause("silent", "The rate fell to {a.none} of its highest.", 0.9)
+    told = Cause("told", "It rose by {a.x:.0%}. The rate was {a.none}.", 0.5)
+    causes = finding(replace(RULE, causes=(silent, told))).causes
+    assert [c.id for c in causes] == ["told"]
+    assert "unknown" not in causes[0].text

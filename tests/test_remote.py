@@ -112,9 +112,16 @@ def kinds(problems: list[Problem]) -> set[tuple[str, str]]:
     return {(p.path, p.kind) for p in problems}
 
 
-def texts(value: object) -> str:
-    """Everything in a report, as text."""
-    return repr(value)
+def shown(report: Report) -> str:
+    """Everything in a report that some format shows or a user may look at."""
+    from analyzer.report import formats
+
+    runs = [r.run for r in report.runs]
+    inside = [(r.path, r.files, r.problems, [c.path for c in r.checkpoints]) for r in runs]
+    sources = [s.source for r in runs for s in (*r.series, *r.histograms)]
+    layers = [layer.checkpoint for r in report.runs for layer in r.layers]
+    rendered = [formats()[name].render(report, verbose=True) for name in ("json", "html", "csv")]
+    return repr((inside, sources, layers, rendered))
 
 
 # --- the same as a local read ----------------------------------------------------------------
@@ -149,10 +156,10 @@ def test_what_is_read_is_what_a_local_folder_gives(
     assert curves([r.run for r in report.runs]) == curves([r.run for r in local.runs])
     assert [r.layers[0].mean for r in report.runs if r.layers] == [49_999.5]
     assert [p.kind for p in report.problems] == [p.kind for p in local.problems] == ["passed-over"]
-    shown = str(source(given)).rstrip("/")
-    assert {r.run.path for r in report.runs} == {f"{shown}/exp1", f"{shown}/exp2"}
-    assert f"{shown}/exp1/metrics.csv" in [f for r in report.runs for f in r.run.files]
-    assert str(temporary) not in texts(report)
+    name = str(source(given))
+    assert {r.run.path for r in report.runs} == {f"{name}/exp1", f"{name}/exp2"}
+    assert f"{name}/exp1/metrics.csv" in [f for r in report.runs for f in r.run.files]
+    assert str(temporary) not in shown(report)
     assert list(temporary.iterdir()) == []
 
 
@@ -652,7 +659,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     files = s3fs.S3FileSystem(skip_instance_cache=True)
-    files.mkdir("bucket")
+    files.makedirs("bucket", exist_ok=True)
     yield files
     server.stop()
 

@@ -19,7 +19,7 @@ from analyzer.model import (
     Rule,
 )
 from analyzer.rulebook.conditions import Decided, Outcome, decide, margin
-from analyzer.rulebook.fill import Specs, fill, fill_code, name_text, references, sentence
+from analyzer.rulebook.fill import Specs, fill, fill_code, name_text, references, sentence, tells
 from analyzer.rulebook.ranking import rank
 
 EXACT_UNITS = ("flag", "name")
@@ -67,7 +67,7 @@ def evaluate(rule: Rule, features: Features, specs: Specs) -> Finding | NotAppli
 
 def _not_applicable(rule: Rule, outcome: Outcome, specs: Specs) -> NotApplicable:
     if outcome.value is False:
-        failed = tuple(dict.fromkeys(d.leaf.feature for d in outcome.leaves))
+        failed = tuple(dict.fromkeys(d.leaf.feature.removesuffix(".points") for d in outcome.leaves))
         reasons = [sentence(d, specs[d.leaf.feature]) for d in outcome.leaves]
         return NotApplicable(rule.id, failed, "; ".join(reasons))
     needs = (need for name, missing in outcome.missing for need in missing.needs or (name,))
@@ -194,9 +194,10 @@ def likely_causes(causes: Iterable[Cause], features: Features, specs: Specs) -> 
 
     A cause starts at its weight; its odds are tripled by what makes it more likely and divided
     by three by what makes it less likely, where these hold. Undecided evidence moves nothing.
-    Likelihoods are scaled down to add up to one where they exceed it.
+    Likelihoods are scaled down to add up to one where they exceed it. A cause that would speak of
+    missing values only is left out.
     """
-    weighed = [_weighed(cause, features, specs) for cause in causes]
+    weighed = [_weighed(cause, features, specs) for cause in causes if tells(cause.text, features, specs)]
     scale = max(1.0, sum(c.likelihood for c in weighed))
     scaled = [LikelyCause(c.id, c.text, c.likelihood / scale, c.evidence) for c in weighed]
     return tuple(sorted(scaled, key=lambda c: -c.likelihood))

@@ -96,13 +96,18 @@ def fill(template: str, features: Features, specs: Specs) -> str:
     """
 
     def known(part: str) -> bool:
-        values = [_prose(name, features, specs) for name in _PROSE.findall(part)]
-        return not values or any(value != UNKNOWN for value in values)
+        return tells(part, features, specs)
 
     kept = _REMARK.sub(lambda match: match[0] if known(match[0]) else "", template)
     sentences = _SENTENCES.split(kept)
     telling = [sentence for sentence in sentences if known(sentence)] or sentences
     return _PROSE.sub(lambda match: _prose(match[1], features, specs), " ".join(telling))
+
+
+def tells(text: str, features: Features, specs: Specs) -> bool:
+    """Whether a text has no placeholders, or one whose value is known."""
+    values = [_prose(name, features, specs) for name in _PROSE.findall(text)]
+    return not values or any(value != UNKNOWN for value in values)
 
 
 def _prose(placeholder: str, features: Features, specs: Specs) -> str:
