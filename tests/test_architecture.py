@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "discover": READING,
     "remote": READING | {"discover"},
     "assemble": READING | {"discover", "roles"},
-    "features": {"model", "errors", "hyperparameters"},
+    "features": {"model", "errors", "hyperparameters", "checkpoints"},
     "rulebook": {"model", "errors", "features", "hyperparameters"},
     "report": {"model", "errors", "_version"},
 }

@@ -337,3 +337,38 @@ def test_a_million_points_are_measured_from_blocks():
     curve = Curve("train_loss", "loss", "step", "lower", np.arange(1e6), falling(1_000_000, noise=0.2))
     assert len(curve.blocks) == 200
     assert curve.end == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_checkpoint_s_batch_norm_tells_which_channels_never_fire(tmp_path):
+    torch = pytest.importorskip("torch")
+    import analyzer
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 10), torch.nn.BatchNorm1d(10), torch.nn.ReLU())
+    with torch.no_grad():
+        net[1].bias[:7] = -5.0
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    run = analyzer.read(tmp_path / "net.pt")[0]
+    found = compute(run)["weights.inactive_channels"]
+    assert isinstance(found, Measurement)
+    assert found.value == pytest.approx(0.7) and found.where == "1"
+
+
+def test_updates_and_gradients_come_from_adam_s_state(tmp_path):
+    torch = pytest.importorskip("torch")
+    import analyzer
+    from analyzer.checkpoints.statistics import layer_stats
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(6)])
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(20):
+        adam.zero_grad()
+        (net(torch.randn(32, 8)) ** 2).mean().backward()
+        adam.step()
+    torch.save({"model": net.state_dict(), "optimizer": adam.state_dict()}, tmp_path / "last.pt")
+    run = analyzer.read(tmp_path / "last.pt")[0]
+    features = compute(run, list(layer_stats(run.checkpoints[0])))
+    moments = [adam.state[p]["exp_avg_sq"].mean().sqrt() for p in net.parameters() if p.ndim > 1]
+    expected = float((moments[0] * moments[1]) ** 0.5 / (moments[-2] * moments[-1]) ** 0.5)
+    assert features["optimizer.layer_ratio"].value == pytest.approx(expected, rel=1e-3)
+    assert 1e-4 < features["update.ratio"].value < 0.1

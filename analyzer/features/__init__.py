@@ -14,8 +14,10 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from analyzer.checkpoints.evidence import DeadUnits, dead_units
+from analyzer.errors import IngestError
 from analyzer.features.curves import Curve, Unavailable, curve_of
-from analyzer.model import LayerStats, Measurement, Missing, Run
+from analyzer.model import Checkpoint, LayerStats, Measurement, Missing, Run
 
 Value = float | Measurement
 CURVE_ROLES = ("train_loss", "val_loss", "train_metric", "val_metric", "reward")
@@ -91,10 +93,25 @@ class Context:
                 value = spec.compute(self)
         except Unavailable as missing:
             return Missing(missing.reason, missing.needs)
+        except (IngestError, OSError) as error:  # a tensor that cannot be read
+            return Missing(str(error), ("checkpoint",))
         measured = value if isinstance(value, Measurement) else Measurement(value)
         if np.isnan(measured.value):
             return Missing(f"{spec.name} is undefined for this run")
         return replace(measured, value=float(measured.value))  # never numpy's: `np.False_ is not False`
+
+    @cached_property
+    def last_checkpoint(self) -> Checkpoint:
+        """The run's last checkpoint; raises :class:`Unavailable`."""
+        if not self.run.checkpoints:
+            raise Unavailable("the run has no checkpoint that could be read", ("checkpoint",))
+        return self.run.checkpoints[-1]
+
+    @cached_property
+    def dead_units(self) -> tuple[DeadUnits, ...]:
+        """What the last checkpoint says of units that do nothing."""
+        last = self.last_checkpoint
+        return dead_units(last, [s for s in self.layers if s.checkpoint == last.path])
 
     @cached_property
     def last_step(self) -> float:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analyzer.checkpoints.evidence import first_last_ratio, gradient_rms, without_state
+from analyzer.checkpoints.evidence import update_ratio as next_updates
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
 from analyzer.model import LayerStats, Measurement, Series
@@ -229,53 +231,42 @@ def never_trained(context: Context) -> Value:
 @feature(
     "optimizer.without_state",
     "count",
-    "weight tensors of the model for which the optimizer holds no state, while it does for others",
+    "parameters of the model for which the optimizer holds no state, while it does for others",
     low=0,
+    label="without optimizer state",
 )
-def without_state(context: Context) -> Value:
-    known = {s.name for s in _second_moments(context)}
-    weights = [s.name for s in _weights(context) if _trainable(s)]
-    if not known & set(weights):
-        raise Unavailable("the optimizer's state does not name its parameters", ("optimizer_state",))
-    lacking = tuple(n for n in weights if n not in known)
+def lacking_state(context: Context) -> Value:
+    lacking = without_state(context.last_checkpoint)
     return Measurement(float(len(lacking)), where=lacking[0] if lacking else "", items=lacking)
 
 
 @feature(
     "optimizer.layer_ratio",
     "ratio",
-    "RMS gradient of the first third of the weight matrices over the last third, from Adam's second moments",
+    "RMS gradient of the first third of the weight matrices over the last third, from the optimizer's state",
     low=0,
     label="gradient of early against late layers",
 )
 def layer_ratio(context: Context) -> Value:
-    """Root of the mean second moment is the RMS gradient up to a bias correction common to all."""
-    moments = [s for s in _second_moments(context) if len(s.shape) >= 2]
-    levels = np.sqrt([max(float(s.mean or 0), 0.0) for s in moments])
-    third = len(levels) // 3
-    if third < 1 or float(np.median(levels[-third:])) <= 0:
-        raise Unavailable("fewer than 3 weight matrices with optimizer state", ("optimizer_state",))
-    ratio = float(np.median(levels[:third]) / np.median(levels[-third:]))
-    return Measurement(ratio, where=moments[0].name, items=tuple(s.name for s in moments[:third]))
+    rows = gradient_rms(context.last_checkpoint, context.layers)
+    ratio = first_last_ratio(rows)
+    if ratio is None:
+        raise Unavailable("fewer than 4 weight matrices with optimizer state", ("optimizer_state",))
+    matrices = [row.layer for row in rows if row.axes > 1]
+    return Measurement(ratio, where=matrices[0], items=tuple(matrices[: len(matrices) // 3]))
 
 
 @feature(
     "optimizer.dead_units",
     "ratio",
-    "largest share of a layer's units whose second moment is zero: their gradient died",
+    "largest share of a layer's units whose second moment is nothing beside the median unit's: no gradient for "
+    "thousands of steps",
     low=0,
     high=1,
-    label="dead units",
+    label="units without gradient",
 )
 def optimizer_dead_units(context: Context) -> Value:
-    moments = [
-        s
-        for s in _second_moments(context)
-        if s.dead_units is not None and len(s.shape) >= 2 and s.zeros < s.count and s.dead_units < s.shape[0]
-    ]
-    if not moments:
-        raise Unavailable("no second moments by unit", ("optimizer_state",))
-    return _worst([float(s.dead_units or 0) / s.shape[0] for s in moments], [s.name for s in moments], 0.3)
+    return _dead_units(context, "optimizer", "optimizer_state")
 
 
 @feature(
@@ -284,13 +275,29 @@ def optimizer_dead_units(context: Context) -> Value:
     "largest share of a layer's units whose weights are all zero",
     low=0,
     high=1,
-    label="dead units",
+    label="units with zero weights",
 )
-def dead_units(context: Context) -> Value:
-    layers = [s for s in _matrices(context) if s.dead_units is not None]
-    if not layers:
-        raise Unavailable("no weight matrix with units", ("checkpoint",))
-    return _worst([float(s.dead_units or 0) / s.shape[0] for s in layers], [s.name for s in layers], 0.3)
+def weight_dead_units(context: Context) -> Value:
+    return _dead_units(context, "weights", "checkpoint")
+
+
+@feature(
+    "weights.inactive_channels",
+    "ratio",
+    "largest share of a batch norm's channels whose scale and shift leave them positive less than once in a thousand",
+    low=0,
+    high=1,
+    label="channels that are almost never positive",
+)
+def inactive_channels(context: Context) -> Value:
+    return _dead_units(context, "batchnorm", "batch_norm")
+
+
+def _dead_units(context: Context, basis: str, needs: str) -> Measurement:
+    found = [d for d in context.dead_units if d.basis == basis and d.units]
+    if not found:
+        raise Unavailable("no checkpoint tells which units are dead", (needs,))
+    return _worst([d.share for d in found], [d.layer for d in found], 0.3)
 
 
 def _by_layer(context: Context, role: str, what: str) -> list[Series]:
@@ -353,5 +360,11 @@ def saturation(context: Context) -> Value:
     low=0,
 )
 def update_ratio(context: Context) -> Value:
-    series = _by_layer(context, "update_ratio", "update-to-weight ratio")
-    return float(np.median([np.median(s.values[np.isfinite(s.values)]) for s in series]))
+    """As logged, else that of the next Adam step of the last checkpoint."""
+    series = [s for s in context.run.by_role("update_ratio") if np.isfinite(s.values).any()]
+    if series:
+        return float(np.median([np.median(s.values[np.isfinite(s.values)]) for s in series]))
+    ratios = [row.ratio for row in next_updates(context.last_checkpoint) if row.axes > 1]
+    if not ratios:
+        raise Unavailable("no update-to-weight ratio was logged, and no Adam state kept", ("update_ratio",))
+    return float(np.median(ratios))
