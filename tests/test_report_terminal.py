@@ -9,7 +9,7 @@ import pytest
 import report_fixtures as fixtures
 from rich.cells import cell_len
 
-from analyzer.model import Report
+from analyzer.model import Report, Run, RunReport, Series
 from analyzer.report import render
 from analyzer.report.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
 
@@ -146,3 +146,11 @@ def test_sparkline_follows_the_curve() -> None:
     assert sparkline(np.full(4, np.inf), 2) == "××"
     assert sparkline(np.array([]), 5) == ""
     assert len(sparkline(np.arange(100_000.0), 24)) == 24
+
+
+def test_tags_without_a_role_are_named_with_what_to_do() -> None:
+    odd = Series("my/odd tag\x1b[31m", np.arange(3.0), np.arange(3.0))
+    run = Run("r", "r", (odd,))
+    text = render(Report((RunReport(run, "not-assessed"),)), "terminal", width=80)
+    assert "Not recognised: my/odd tag" in text and "--role" in text
+    assert "\x1b" not in text

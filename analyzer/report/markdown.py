@@ -89,6 +89,8 @@ def _run(run: RunReport) -> list[str]:
         parts.append(_layers(run))
     if run.not_applicable:
         parts.append(f"_{prose(wording.not_checked(run))}_")
+    if wording.unmapped(run):
+        parts.append(f"_{prose(wording.unmapped(run))}_")
     if run.problems:
         parts += ["**Problems while reading**", _problems(run.problems)]
     return parts

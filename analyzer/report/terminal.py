@@ -191,6 +191,7 @@ def _run(console: Console, look: Look, run: RunReport) -> None:
     if look.verbose or not run.run.series or any(f.scope_kind != "run" for f in run.findings):
         _layers(console, look, run)
     _say(console, look, wording.not_checked(run), 2, "dim")
+    _say(console, look, wording.unmapped(run), 2, "dim")
     problem_list(console, look, run.problems, 2)
 
 

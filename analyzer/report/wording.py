@@ -110,6 +110,15 @@ def not_checked(run: RunReport, limit: int = 6) -> str:
     return f"Not checked: {counted(len(run.not_applicable), 'rule')}{missing}"
 
 
+def unmapped(run: RunReport, limit: int = 6) -> str:
+    """The tags that no role was found for, and what to do about it; or nothing."""
+    tags = sorted({s.tag for s in run.run.series if not s.role})
+    if not tags:
+        return ""
+    more = ", …" if len(tags) > limit else ""
+    return f"Not recognised: {', '.join(tags[:limit])}{more} (say what they are with --role ROLE=TAG)"
+
+
 def nested(findings: Sequence[Finding]) -> list[tuple[Finding, list[Finding]]]:
     """Findings in order, each with those it explains, directly or through another one.
 
