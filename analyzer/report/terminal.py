@@ -229,6 +229,8 @@ def _finding(console: Console, look: Look, finding: Finding) -> None:
     head.append_text(_styled(look, f"[{finding.rule}]", "dim"))
     _print(console, head, 2)
     _say(console, look, finding.summary, 4)
+    if finding.severity == "info" and not look.verbose:  # worth knowing, nothing to change
+        return
     for evidence in finding.evidence:
         _hanging(console, look, "·" if not look.ascii else "-", evidence.text, 4)
     _causes(console, look, finding.causes)
