@@ -106,13 +106,14 @@ def inspect_checkpoint(path: StrPath) -> tuple[Checkpoint, list[LayerStats]]:
 
     Raises :class:`analyzer.errors.IngestError` for a file that cannot be read.
     """
-    from pathlib import Path
-
     from analyzer.checkpoints import open_checkpoint
     from analyzer.checkpoints.statistics import layer_stats
+    from analyzer.remote import local_file
 
-    checkpoint = open_checkpoint(Path(path))
-    return checkpoint, list(layer_stats(checkpoint))
+    with local_file(path, keep=True) as (file, copies):
+        checkpoint = open_checkpoint(file)
+        layers = list(layer_stats(checkpoint))
+        return copies.kept(copies.shown(checkpoint)), copies.shown(layers)
 
 
 def _paths(given: StrPath | Sequence[StrPath]) -> list:  # type: ignore[type-arg]

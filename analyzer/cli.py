@@ -296,7 +296,7 @@ def _exit_code(report: Report, fail_on: str) -> int:
 
 
 @cli.command("checkpoint")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("--json", "json_output", is_flag=True, help="One JSON object on stdout, or a list of them.")
 @click.option("--layer", "pattern", metavar="GLOB", help="Only tensors whose name matches.")
 @click.option(
@@ -315,7 +315,7 @@ def _exit_code(report: Report, fail_on: str) -> int:
     help="Exit with 1 when a finding is at least this severe.",
 )
 def checkpoint_command(
-    files: tuple[Path, ...], json_output: bool, pattern: str | None, order: Any, verbose: bool, fail_on: str
+    files: tuple[str, ...], json_output: bool, pattern: str | None, order: Any, verbose: bool, fail_on: str
 ) -> None:
     """Statistics and findings of a checkpoint, tensor by tensor; nothing in it is executed."""
     from analyzer.errors import AnalyzerError

@@ -16,7 +16,7 @@ from analyzer.checkpoints.statistics import layer_stats
 from analyzer.discover import LONE_CONFIG, Group, about_anything, discover, passed_over_problem
 from analyzer.features import compute, specs
 from analyzer.model import SEVERITIES, Checkpoint, LayerStats, Problem, Report, Rule, Run, RunReport
-from analyzer.remote import local_copies
+from analyzer.remote import local_copies, local_file
 from analyzer.rulebook import diagnose, load_rules, verdict
 
 VERDICTS = (*SEVERITIES, "healthy", "not-assessed")
@@ -138,11 +138,13 @@ def diagnose_run(run: Run, rules: Sequence[Rule], most: int | None = STATISTICS_
         return RunReport(run, "not-assessed", problems=(*problems, _internal(run.path, error)))
 
 
-def diagnose_checkpoint(path: Path, rules: Sequence[Rule]) -> RunReport:
+def diagnose_checkpoint(given: str | Path, rules: Sequence[Rule]) -> RunReport:
     """One checkpoint on its own, all of it read; IngestError where it cannot be."""
-    checkpoint = open_checkpoint(path)
-    run = Run(path.name, path.as_posix(), checkpoints=(checkpoint,), files=(path.as_posix(),))
-    return diagnose_run(replace(run, hyperparameters=checkpoint.hyperparameters), rules, most=None)
+    with local_file(given) as (path, copies):
+        checkpoint = open_checkpoint(path)
+        run = Run(path.name, path.as_posix(), checkpoints=(checkpoint,), files=(path.as_posix(),))
+        run = replace(run, hyperparameters=checkpoint.hyperparameters)
+        return copies.shown(diagnose_run(run, rules, most=None))
 
 
 def checkpoint_layers(

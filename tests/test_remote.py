@@ -21,11 +21,11 @@ import pytest
 from small_runs import events, overfitting, table
 
 import analyzer
-from analyzer import remote
 from analyzer.errors import IngestError
 from analyzer.model import Problem, Report, Run
-from analyzer.pipeline import analyze_paths, read_runs
-from analyzer.remote import local_copies, source
+from analyzer.pipeline import analyze_paths, diagnose_checkpoint, read_runs
+from analyzer.remote import archives, limits, local_copies, masked, source, urls
+from analyzer.rulebook import load_rules
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -173,6 +173,7 @@ def test_a_single_file_at_a_url_is_a_run_under_its_url(memory: Callable[[Path], 
 def test_urls_and_local_paths_go_together(runs: Path, memory: Callable[[Path], str]) -> None:
     report = analyze_paths([memory(runs), runs / "exp2", zipped(runs, runs.parent / "a.zip")])
     assert len(report.runs) == 5
+    assert "analyze-" not in repr([(p.path, p.message) for p in report.problems])
 
 
 def test_a_relative_archive_is_shown_as_it_was_given(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +258,29 @@ def test_local_paths_make_no_temporary_folder(runs: Path, temporary: Path) -> No
         assert list(temporary.iterdir()) == []
 
 
+def test_a_checkpoint_at_a_url_is_inspected(
+    tmp_path: Path, memory: Callable[[Path], str], temporary: Path
+) -> None:
+    url = memory(save(tmp_path / "last.safetensors"))
+    checkpoint, layers = analyzer.inspect_checkpoint(url)
+    assert (checkpoint.path, layers[0].checkpoint, layers[0].mean) == (url, url, 49_999.5)
+    assert len(list(checkpoint.tensors[0].blocks(1000))) == 400
+    assert diagnose_checkpoint(url, load_rules()).run.files == (url,)
+    del checkpoint
+    gc.collect()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_broken_checkpoint_at_a_url_is_named_by_it(tmp_path: Path, memory: Callable[[Path], str]) -> None:
+    path = save(tmp_path / "last.safetensors")
+    path.write_bytes(path.read_bytes()[:20])
+    for url in (memory(path), "memory://bucket/nothing.ckpt"):
+        with pytest.raises(IngestError) as caught:
+            analyzer.inspect_checkpoint(url)
+        assert str(caught.value).startswith(f"{url}: ")
+        assert caught.value.path == url
+
+
 # --- what is fetched -------------------------------------------------------------------------
 
 
@@ -287,7 +311,7 @@ def test_no_more_than_needed_is_fetched(
 def test_a_checkpoint_over_the_cap_is_named_and_the_logs_are_read(
     way: str, runs: Path, memory: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "CHECKPOINT_BYTES", 300_000)
+    monkeypatch.setattr(limits, "CHECKPOINT_BYTES", 300_000)
     url = ways(runs, memory)[way]
     found, problems = read_runs([url])
     assert {r.name for r in found} == {"exp1", "exp2"}
@@ -301,7 +325,7 @@ def test_first_and_last_checkpoint_come_before_the_others(
 ) -> None:
     for step in (1, 2, 10, 20):
         save(tmp_path / "exp" / f"step{step}.safetensors")
-    monkeypatch.setattr(remote, "CHECKPOINTS_BYTES", 900_000)
+    monkeypatch.setattr(limits, "CHECKPOINTS_BYTES", 900_000)
     found, problems = read_runs([memory(tmp_path / "exp")])
     assert [Path(c.path).stem for r in found for c in r.checkpoints] == ["step1", "step20"]
     left = {Path(p.path).stem for p in problems if p.kind == "too-large"}
@@ -313,7 +337,7 @@ def test_a_listing_ends_somewhere(
 ) -> None:
     for i in range(5):
         table(tmp_path / "exp" / str(i) / "metrics.csv")
-    monkeypatch.setattr(remote, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(limits, "MAX_MEMBERS", 3)
     found, problems = read_runs([memory(tmp_path / "exp")])
     assert len(found) == 3
     assert [p.kind for p in problems] == ["too-large"]
@@ -412,16 +436,16 @@ def test_a_store_that_never_answers_is_given_up(
     from fsspec.implementations.memory import MemoryFileSystem
 
     url, asked_for = memory(runs), threading.Event()
-    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(urls, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(MemoryFileSystem, "info", lambda *_, **__: asked_for.wait(30))
     assert "no answer" in only_problem(url).message
     asked_for.set()
 
 
-def test_passwords_and_signatures_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert remote.masked("ftp://me:secret@host/runs") == "ftp://host/runs"
-    assert remote.masked("https://host/a.csv?X-Amz-Signature=secret") == "https://host/a.csv"
-    assert remote.masked("s3://bucket/a?b") == "s3://bucket/a?b"
+def test_passwords_and_signatures_are_not_shown() -> None:
+    assert masked("ftp://me:secret@host/runs") == "ftp://host/runs"
+    assert masked("https://host/a.csv?X-Amz-Signature=secret") == "https://host/a.csv"
+    assert masked("s3://bucket/a?b") == "s3://bucket/a?b"
 
 
 def test_unsafe_keys_of_a_store_are_left(tmp_path: Path, memory: Callable[[Path], str]) -> None:
@@ -495,7 +519,7 @@ def test_links_in_a_zip_are_left(tmp_path: Path) -> None:
 def test_bombs_are_left_before_they_fill_the_disk(
     name: str, suffix: str, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "RATIO_FLOOR", 1 << 20)
+    monkeypatch.setattr(archives, "RATIO_FLOOR", 1 << 20)
     path, zeros = tmp_path / f"runs{suffix}", b"epoch,loss\n" + b"0,0\n" * (24 << 18)
     if suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -530,7 +554,7 @@ def test_a_huge_count_of_members_is_cut(suffix: str, tmp_path: Path, monkeypatch
         table(tmp_path / "exp" / str(i) / "metrics.csv", rows=5)
     path = tmp_path / f"runs{suffix}"
     (zipped if suffix == ".zip" else tarred)(tmp_path / "exp", path)
-    monkeypatch.setattr(remote, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(limits, "MAX_MEMBERS", 10)
     found, problems = read_runs([path])
     assert 0 < len(found) < 10
     assert kinds(problems) == {(str(path), "too-large")}
@@ -542,7 +566,7 @@ def test_a_directory_of_a_zip_that_is_too_large_is_not_parsed(
     with zipfile.ZipFile(tmp_path / "runs.zip", "w") as archive:
         for i in range(100):
             archive.writestr(f"{i}/metrics.csv", CSV)
-    monkeypatch.setattr(remote, "MAX_READ", 4096)
+    monkeypatch.setattr(archives, "MAX_READ", 4096)
     assert only_problem(str(tmp_path / "runs.zip")).kind == "unsafe"
 
 
@@ -598,6 +622,22 @@ def test_garbage_under_an_archives_name(content: bytes, suffix: str, tmp_path: P
     path = tmp_path / f"runs{suffix}"
     path.write_bytes(content)
     assert only_problem(str(path)).path == str(path)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
+def test_whatever_is_damaged_the_rest_is_read_or_it_is_said(suffix: str, tmp_path: Path) -> None:
+    table(tmp_path / "exp" / "a" / "metrics.csv")
+    path, random = tmp_path / f"runs{suffix}", np.random.default_rng(5)
+    whole = (zipped if suffix == ".zip" else tarred)(tmp_path / "exp", path).read_bytes()
+    for i in range(100):
+        damaged = bytearray(whole.rstrip(b"\0"))
+        for at in random.integers(4, len(damaged), size=3):
+            damaged[at] = random.integers(256)
+        path.write_bytes(damaged)
+        target = tmp_path / "out" / str(i)
+        problems = archives.unpack(path, target, "zip" if suffix == ".zip" else "tar")
+        read = [p.read_bytes() for p in target.rglob("*") if p.is_file()]
+        assert problems or read, i
 
 
 # --- the command line ------------------------------------------------------------------------
@@ -658,6 +698,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()  # one that knows of an earlier server
     files = s3fs.S3FileSystem(skip_instance_cache=True)
     files.makedirs("bucket", exist_ok=True)
     yield files

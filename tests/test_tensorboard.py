@@ -699,6 +699,26 @@ def test_checksum_of_a_large_payload(size: int) -> None:
     assert found.tolist() == [crc32c.masked(crc32c.crc32c(payload))]
 
 
+@pytest.mark.parametrize("repeated", [True, False])
+def test_long_payloads_go_through_compiled_code_where_there_is_some(
+    monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    payloads = [bytes(k) + rng.bytes(20_000) for k in range(30)]
+    if repeated:  # blocks that are equal are looked up once
+        payloads = [payloads[0] + payload[:300] for payload in payloads]
+    data = np.frombuffer(bytes(64) + b"".join(payloads) + bytes(64), np.uint8).copy()
+    lengths = np.array([len(p) for p in payloads], np.int64)
+    starts = 64 + np.cumsum(lengths) - lengths
+    expected = [masked_crc32c(p) for p in payloads]
+    monkeypatch.setattr(crc32c, "_compiled", lambda: None)
+    assert crc32c.checksums(data, starts, lengths).tolist() == expected
+    asked = []
+    monkeypatch.setattr(crc32c, "_compiled", lambda: lambda part: asked.append(part) or crc32c.crc32c(part))
+    assert crc32c.checksums(data, starts, lengths).tolist() == expected
+    assert asked == payloads
+
+
 # --------------------------------------------------------------------------- real logs
 
 

@@ -8,6 +8,8 @@ Lookup-Based Algorithms for High-Performance CRC Generation", 2008.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 BLOCK = 64  # bytes whose checksum is computed in one row
 ROWS = 1 << 14  # rows handled at a time
 LITTLE = 512  # bytes whose checksums are sooner computed one by one
+LONG, MUCH = 256, 1 << 18  # bytes of a payload, and of all, from which on compiled code is sooner
 
 Bytes = NDArray[np.uint8]
 Crcs = NDArray[np.uint32]
@@ -92,12 +95,16 @@ def _shift_table(count: int) -> Crcs:
     return table
 
 
+@lru_cache(64)
+def _shift_tables(counts: tuple[int, ...]) -> Crcs:
+    return np.concatenate([_shift_table(count).reshape(-1) for count in counts])
+
+
 def shift_each(crcs: Crcs, counts: Ints, kinds: Ints) -> Crcs:
     """Registers after ``counts[kinds[i]]`` zero bytes each."""
-    tables = [_shift_table(count) for count in counts.tolist()]
-    if len(tables) == 1:
-        return shift(tables[0], crcs)
-    flat = np.stack(tables).reshape(-1)
+    if len(counts) == 1:
+        return shift(_shift_table(int(counts[0])), crcs)
+    flat = _shift_tables(tuple(counts.tolist()))
     wide = crcs.astype(np.int64)
     base = kinds * 1024
     out = flat.take(base + (wide & 255), mode="wrap")
@@ -116,12 +123,19 @@ def _word_tables_before(count: int) -> tuple[Crcs, ...]:
 def linear(words: Words | Crcs, count: int) -> Crcs:
     """CRC registers, from zero, of single words that ``count`` zero bytes follow."""
     tables = _word_tables_before(count)[-words.itemsize // 2 :]
-    wide = words.astype(np.int64)
+    first = int(words.flat[0]) if words.size else 0
+    shared = 0
+    for k, table in enumerate(tables):
+        shared ^= int(table[(first >> 16 * k) & 0xFFFF])
+    wide = words.astype(np.int64)  # neighbours have many bits in common: only the others are looked up
+    wide ^= np.uint64(first).astype(np.int64)
+    top = int(wide.view(np.uint64).max(initial=0))
     out = tables[0].take(wide & 0xFFFF, mode="wrap")
-    top = int(words.max()) if len(words) else 0
     for k, table in enumerate(tables[1:], 1):
         if top >> 16 * k:
-            out ^= table.take((wide >> 16 * k) & 0xFFFF, mode="wrap")
+            wide >>= 16
+            out ^= table.take(wide & 0xFFFF, mode="wrap")
+    out ^= np.uint32(shared)
     return out
 
 
@@ -143,20 +157,22 @@ def hashes(words: Words, turn: int = 0) -> Ints:
     return ((mixed * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(48)).view(np.int64)
 
 
-def _linear_distinct(words: Words) -> Crcs:
-    """As ``_linear``, at once for rows that are equal: histograms repeat limits and zeros."""
+def _linear_distinct(words: Words) -> tuple[Crcs, bool]:
+    """As ``_linear``, at once for rows that are equal (histograms repeat limits and zeros); if it paid."""
     keys = hashes(words)
     slots = np.empty(1 << 16, np.int64)
     numbers = np.arange(len(words))
     slots[keys] = numbers
     example = slots[keys]
-    whole = words.view(f"V{8 * words.shape[1]}")[:, 0]
-    own = (example == numbers) | (whole != whole[example])
-    if 4 * np.count_nonzero(own) > 3 * len(own):
-        return _linear(words)
+    different = words ^ words[example]
+    own = example == numbers
+    for k in range(words.shape[1]):
+        own |= different[:, k] != 0
+    if 2 * np.count_nonzero(own) > len(own):
+        return _linear(words), False
     out = np.zeros(len(words), np.uint32)
     out[own] = _linear(words[own])
-    return np.where(own, out, out[example])
+    return out[np.where(own, numbers, example)], True
 
 
 def _linear(words: Words) -> Crcs:
@@ -215,11 +231,31 @@ def _fold(crcs: Crcs, counts: Ints) -> Crcs:
     return crcs
 
 
+@cache
+def _compiled() -> Callable[[bytes], int] | None:
+    """CRC32C of the package google-crc32c, where it is installed with its compiled part."""
+    try:
+        package = importlib.import_module("google_crc32c")
+    except ImportError:
+        return None
+    value: Callable[[bytes], int] = package.value
+    return value if package.implementation == "c" else None
+
+
 def checksums(data: Bytes, starts: Ints, lengths: Ints) -> Crcs:
     """Masked CRC32C of each payload; ``data`` has ``MARGIN`` bytes before the first of them."""
-    if int(lengths.sum()) < LITTLE:
+    total = int(lengths.sum())
+    one: Callable[[bytes], int] | None = crc32c if total < LITTLE else None
+    if total >= max(MUCH, LONG * len(lengths)):
+        one = _compiled()
+    if one is not None:
         spans = zip(starts.tolist(), lengths.tolist(), strict=True)
-        return np.array([masked(crc32c(data[at : at + size].tobytes())) for at, size in spans], np.uint32)
+        return np.array([masked(one(data[at : at + size].tobytes())) for at, size in spans], np.uint32)
+    return _checksums(data, starts, lengths)
+
+
+def _checksums(data: Bytes, starts: Ints, lengths: Ints) -> Crcs:
+    """As ``checksums``, by blocks of equal size."""
     counts = np.maximum((lengths + BLOCK - 1) // BLOCK, 1)
     ends = np.cumsum(counts)
     back = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
@@ -228,6 +264,7 @@ def checksums(data: Bytes, starts: Ints, lengths: Ints) -> Crcs:
     pads = counts * BLOCK - lengths
     blocks = items(data, BLOCK)
     crcs = np.empty(len(positions), np.uint32)
+    repeats = True
     for low in range(0, len(positions), ROWS):
         rows = blocks[positions[low : low + ROWS]].view(np.uint64).reshape(-1, BLOCK // 8)
         some = slice(*np.searchsorted(leading, [low, low + ROWS]))
@@ -235,5 +272,8 @@ def checksums(data: Bytes, starts: Ints, lengths: Ints) -> Crcs:
         rows[leading[some] - low] &= np.where(
             whole[:, None], np.uint64(0), _clear_masks()[pads[some] % BLOCK]
         )
-        crcs[low : low + ROWS] = _linear_distinct(rows)
+        if repeats:
+            crcs[low : low + ROWS], repeats = _linear_distinct(rows)
+        else:
+            crcs[low : low + ROWS] = _linear(rows)
     return mask_all(~(_fold(crcs, counts) ^ start_registers(lengths)))

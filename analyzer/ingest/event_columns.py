@@ -28,6 +28,7 @@ MOST_STEP_BYTES = 6  # longer steps, negative ones among them, are read one by o
 WALL_AT, STEP_AT, STEP_END = 1, 10, 18  # where wall time and step lie; end of a word at the step
 VALUE_BYTES = 4
 RUN_BYTES = 1 << 19  # bytes of a run handled at a time
+LITTLE_PERIOD = 96  # bytes: a period up to it is compared word by word
 TILE_BYTES = 1 << 11  # bytes compared in one go
 
 Words = NDArray[np.uint64]
@@ -65,15 +66,17 @@ def take(window: records.Window, log: Log) -> IntArray:
     for run in window.runs:
         free[run.first : run.first + run.count * run.period] = False
         free[_take_run(window, run, log)] = True
-    left = []
-    lengths = np.where(free, window.lengths, -1)
+    rest = np.flatnonzero(free)
+    if len(rest) < FEWEST:
+        return rest
+    lengths = window.lengths[rest]
+    left = [rest[(lengths < SHORTEST) | (lengths > WIDTHS[-1])]]
     shortest = SHORTEST
     for width in WIDTHS:
-        some = np.flatnonzero((lengths >= shortest) & (lengths <= width))
+        some = rest[(lengths >= shortest) & (lengths <= width)]
         for low in range(0, len(some), ROWS):
             left.append(_take_rows(window, some[low : low + ROWS], width, log))
         shortest = width + 1
-    left.append(np.flatnonzero(free & ((lengths < SHORTEST) | (lengths > WIDTHS[-1]))))
     return np.sort(np.concatenate(left))
 
 
@@ -104,12 +107,14 @@ def _take_run(window: records.Window, run: records.Run, log: Log) -> IntArray:
     for low in range(0, run.count, many):
         count = min(many, run.count - low)
         points, good = _points_of_run(window, period, start + low * period.size, count)
-        for k, found in enumerate(period.layouts):
-            part = taken(points, k) if good is None else taken(taken(points, k), good[k])
-            if len(part.positions):
-                log.points.setdefault(_number(found, log), []).append(part)
-        if good is not None:
-            left.append(run.first + low * run.period + np.flatnonzero(~good.T))
+        if good is None:
+            log.rows.append(([_number(found, log) for found in period.layouts], points))
+            continue
+        of = np.repeat(np.arange(run.period), count)[good.reshape(-1)]
+        if len(of):
+            layouts: list[Layout | None] = [*period.layouts]
+            log.mixed.append((_numbers(layouts, of, log), taken(points, good)))
+        left.append(run.first + low * run.period + np.flatnonzero(~good.T))
     return np.concatenate(left)
 
 
@@ -144,7 +149,7 @@ def _points_of_run(
 ) -> tuple[Points, NDArray[np.bool_] | None]:
     """Columns [records of a period, count], and which of them hold; None for all."""
     data, size = window.data, period.size
-    shared = _shared(data[start : start + count * size], period)
+    shared = _shared(data, start, count, period)
     payloads = period.places + start
     walls = _strided(data, payloads + WALL_AT, size, count, np.uint64)
     steps = _strided(data, payloads + STEP_AT, size, count, np.uint64) & STEP_MASKS[period.kept][:, None]
@@ -166,15 +171,29 @@ def _points_of_run(
     return points, None if good.all() else good
 
 
-def _shared(region: crc32c.Bytes, period: _Period) -> NDArray[np.bool_] | None:
-    """Which periods of ``region`` equal the first in what they share; None for all."""
-    many = max(1, TILE_BYTES // period.size)
-    whole = len(region) // (many * period.size) * many * period.size
+def _shared(data: crc32c.Bytes, start: int, count: int, period: _Period) -> NDArray[np.bool_] | None:
+    """Which of ``count`` periods from ``start`` on equal the first in what they share; None for all."""
+    size = period.size
+    if size <= LITTLE_PERIOD:  # word by word: each is a column
+        words = -(-size // 8)
+        columns = np.ndarray((words, count), np.uint64, data, start, (8, size))
+        ends = np.zeros((2, 8 * words), np.uint8)
+        ends[:, :size] = period.row, period.mask
+        row, mask = ends.view(np.uint64)
+        different = np.zeros(count, np.uint64)
+        for k in np.flatnonzero(mask).tolist():
+            column = columns[k] ^ row[k]
+            column &= mask[k]
+            different |= column
+        return None if not different.any() else different == 0
+    many = max(1, TILE_BYTES // size)
+    region = data[start : start + count * size]
+    whole = count // many * many * size
     out = []
     for part, times in ((region[:whole], many), (region[whole:], 1)):
-        rows = part.reshape(-1, times * period.size) ^ np.tile(period.row, times)
+        rows = part.reshape(-1, times * size) ^ np.tile(period.row, times)
         rows &= np.tile(period.mask, times)
-        out.append(rows.reshape(-1, period.size))
+        out.append(rows.reshape(-1, size))
     if not any(rows.any() for rows in out):
         return None
     return ~np.concatenate([rows.any(axis=1) for rows in out])
@@ -404,9 +423,8 @@ def _value_at(data: memoryview, value: events.Value) -> int:
 def _packed_steps(words: Words) -> Words:
     """The numbers that the varints stand for."""
     out = words & np.uint64(0x7F)
-    for k in range(1, MOST_STEP_BYTES):
-        if not (words >= np.uint64(1 << (8 * k))).any():
-            break
+    top = int(words.max(initial=0))
+    for k in range(1, (top.bit_length() + 7) // 8):
         out |= ((words >> np.uint64(8 * k)) & np.uint64(0x7F)) << np.uint64(7 * k)
     return out
 

@@ -96,19 +96,38 @@ def take(window: records.Window, some: IntArray, log: Log) -> IntArray:
     cursors.fits &= (cursors.length() == sizes) & (sizes % 8 == 0)
     counts_at = cursors.at
     fits = np.flatnonzero(cursors.fits & (counts_at + sizes == cursors.ends))
-    columns = (places + window.base, steps, walls, tags_at, tags_at + tag_sizes, limits_at, counts_at, sizes)
+    if len(fits):
+        _add_frames(
+            window,
+            fits,
+            (places, steps, walls, tags_at, tag_sizes, limits_at, counts_at, sizes),
+            moments,
+            log,
+        )
+    return np.setdiff1d(some, some_long[fits], assume_unique=True)
+
+
+def _add_frames(
+    window: records.Window,
+    fits: IntArray,
+    columns: tuple[NDArray[np.generic], ...],
+    moments: FloatArray,
+    log: Log,
+) -> None:
+    """Add the records numbered ``fits``; buckets stay in one copy of all they lie in, unless that is sparse."""
+    limits_at, counts_at, sizes = (column[fits] for column in columns[-3:])
+    first, last = int(limits_at[0]), int(counts_at[-1] + sizes[-1])
+    dense = 4 * int(sizes.sum()) > last - first
+    data = window.data[first:last].copy() if dense else window.data
+    if not dense:
+        first = 0
     found = zip(*moments[:, fits].tolist(), strict=True)
     rows = zip(*(column[fits].tolist() for column in columns), found, strict=True)
-    data = window.data
-    for place, step, wall, tag_at, tag_end, limits, counts, size, summary in rows:
-        frame = Frame(
-            place,
-            float(step),
-            wall,
-            summary,
-            None,
-            data[limits : limits + size].copy().view(np.float64),
-            data[counts : counts + size].copy().view(np.float64),
-        )
-        log.frames.setdefault((data[tag_at:tag_end].tobytes(), False), []).append(frame)
-    return np.setdiff1d(some, some_long[fits], assume_unique=True)
+    for place, step, wall, tag_at, tag_size, limits, counts, size, summary in rows:
+        right = np.ndarray((size // 8,), np.float64, data, limits - first)
+        held = np.ndarray((size // 8,), np.float64, data, counts - first)
+        if not dense:
+            right, held = right.copy(), held.copy()
+        tag = window.data[tag_at : tag_at + tag_size].tobytes()
+        frame = Frame(place + window.base, float(step), wall, summary, None, right, held)
+        log.frames.setdefault((tag, False), []).append(frame)

@@ -39,7 +39,7 @@ class Frame(NamedTuple):
 @dataclass(slots=True)
 class Log:
     numbers: dict[Key, int] = field(default_factory=dict)
-    points: dict[int, list[Points]] = field(default_factory=dict)  # by the tag's number
+    rows: list[tuple[list[int], Points]] = field(default_factory=list)  # tags' numbers; [tags, points]
     mixed: list[tuple[IntArray, Points]] = field(default_factory=list)  # points of many tags: their numbers
     single: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # number, then a point
     frames: dict[Key, list[Frame]] = field(default_factory=dict)
@@ -67,20 +67,23 @@ def series(log: Log, source: str) -> Iterator[Series]:
     for (tag, is_tensor), number in log.numbers.items():
         if number in parts and (not is_tensor or log.plugins.get(tag, "scalars") == "scalars"):
             curves.setdefault(tag, []).extend(parts[number])
-    joined = [(tag, _in_file_order(_joined(found))) for tag, found in curves.items()]
+    joined = [(tag, _in_file_order(found)) for tag, found in curves.items()]
     for tag, points in sorted(joined, key=lambda item: int(item[1].positions[0])):
         yield Series(name_of(tag), points.steps, points.values, points.wall_times, source=source)
 
 
 def _by_number(log: Log) -> dict[int, list[Points]]:
-    """All points, those of ``mixed`` and ``single`` sorted out to their tags."""
+    """All points, by the number of their tag."""
+    parts: dict[int, list[Points]] = {}
+    for numbers, rows in log.rows:
+        for k, number in enumerate(numbers):
+            parts.setdefault(number, []).append(taken(rows, k))
     mixed = list(log.mixed)
     if log.single:
-        numbers, positions, *rest = zip(*log.single, strict=True)
+        numbers_of, positions, *rest = zip(*log.single, strict=True)
         steps, wall_times, values = (np.array(column, np.float64) for column in rest)
         points = Points(np.array(positions, np.int64), steps, wall_times, values)
-        mixed.append((np.array(numbers, np.int64), points))
-    parts = {number: list(points) for number, points in log.points.items()}
+        mixed.append((np.array(numbers_of, np.int64), points))
     if mixed:
         tags = np.concatenate([numbers for numbers, _ in mixed])
         table = _joined([points for _, points in mixed])
@@ -108,7 +111,8 @@ def _joined(parts: list[Points]) -> Points:
     )
 
 
-def _in_file_order(points: Points) -> Points:
+def _in_file_order(parts: list[Points]) -> Points:
+    points = _joined(sorted(parts, key=lambda part: int(part.positions[0])))
     if (points.positions[1:] > points.positions[:-1]).all():
         return points
     order = np.argsort(points.positions, kind="stable")
@@ -118,13 +122,19 @@ def _in_file_order(points: Points) -> Points:
 def histograms(log: Log, source: str) -> Iterator[Histograms]:
     for frames in log.frames.values():
         frames.sort(key=lambda frame: frame.position)
+    # One block for all: so it comes in large pages. To touch small ones takes longer than to fill them.
+    room = np.empty(3 * sum(len(frame.counts) for frames in log.frames.values() for frame in frames))
     for tag, is_tensor in sorted(log.frames, key=lambda key: log.frames[key][0].position):
         frames = log.frames.pop((tag, is_tensor))  # freed once it is copied: it may be large
         if is_tensor and log.plugins.get(tag) != "histograms":
             continue
         moments = np.array([frame.moments for frame in frames], np.float64).T.copy()
         offsets = np.cumsum([0, *(len(frame.counts) for frame in frames)], dtype=np.int64)
-        left, right = _edges(frames, offsets, moments[0], moments[1])
+        size = int(offsets[-1])
+        (left, right, counts), room = room[: 3 * size].reshape(3, size), room[3 * size :]
+        np.concatenate([frame.counts for frame in frames], out=counts)
+        np.concatenate([frame.right for frame in frames], out=right)
+        _fill_left(left, right, frames, offsets, moments)
         yield Histograms(
             name_of(tag),
             np.array([frame.step for frame in frames]),
@@ -137,24 +147,22 @@ def histograms(log: Log, source: str) -> Iterator[Histograms]:
             offsets,
             left,
             right,
-            np.concatenate([frame.counts for frame in frames]),
+            counts,
             source=source,
         )
 
 
-def _edges(
-    frames: list[Frame], offsets: IntArray, minimum: FloatArray, maximum: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Edges of all buckets. Where only upper limits were written, the extremes close the outer buckets:
-    writers end with a catch-all limit of 1.8e308."""
-    right = np.concatenate([frame.right for frame in frames])
-    left = np.empty_like(right)
+def _fill_left(
+    left: FloatArray, right: FloatArray, frames: list[Frame], offsets: IntArray, moments: FloatArray
+) -> None:
+    """Left edges of all buckets. Where only upper limits were written, the extremes close the outer
+    buckets: writers end with a catch-all limit of 1.8e308."""
+    kept = [frame.left for frame in frames if frame.left is not None]
+    if len(kept) == len(frames):
+        np.concatenate(kept, out=left)
+        return
     left[1:] = right[:-1]
-    kept = [frame.left for frame in frames]
-    if all(edges is not None for edges in kept):
-        return np.concatenate([edges for edges in kept if edges is not None]), right
     some = np.flatnonzero(np.diff(offsets) > 0)
     first, last = offsets[some], offsets[some + 1] - 1
-    left[first] = np.fmin(minimum[some], right[first])
-    right[last] = np.fmax(np.fmin(right[last], maximum[some]), left[last])
-    return left, right
+    left[first] = np.fmin(moments[0, some], right[first])
+    right[last] = np.fmax(np.fmin(right[last], moments[1, some]), left[last])

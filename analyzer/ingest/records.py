@@ -33,10 +33,11 @@ HEADER = 12
 FOOTER = 4
 OVERHEAD = HEADER + FOOTER
 
-WINDOW = 1 << 22  # bytes read at a time: small enough to stay in the processor's cache
+WINDOW = 1 << 23  # bytes read at a time: so many that copies of them come in large pages
 MARGIN = 256  # unused bytes around a window, so that rows and blocks may be taken beyond its ends
 SHORT = 256  # bytes: records below it are found together
 FEW = 32  # records that are followed one by one to learn of what kind they are
+STRETCH = 1 << 12  # records that must repeat before all of a window is compared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +89,7 @@ class _Frames:
     position: int = 0
     count: int = 0
     runs: list[Run] = field(default_factory=list)
+    walked: int = 0  # from which of ``lengths`` on no record belongs to a run
     ended: bool = False  # the next record is not in memory whole, or
     broken: bool = False  # has no valid header
 
@@ -148,31 +150,46 @@ def _frames(data: Bytes, low: int, high: int, known: dict[bytes, int]) -> _Frame
 
 def _repeat(data: Bytes, high: int, frames: _Frames) -> bool:
     """Go on as long as the headers repeat the last ones; False if that is not long."""
-    recent = frames.lengths[-1]
+    recent = np.concatenate(frames.lengths[frames.walked :])
     sizes = recent.tolist()
     period = next((p for p in range(1, FEW // 2 + 1) if sizes[-p:] == sizes[-2 * p : -p]), 0)
     if not period:
         return False
-    back = next((k for k in range(FEW - period) if sizes[-1 - k] != sizes[-1 - k - period]), FEW - period)
-    back = (back + period) // period * period  # records already followed that belong to the run
-    steps = recent[-period:] + OVERHEAD
-    size = int(steps.sum())
-    places = np.cumsum(steps) - steps
-    at = frames.position + size * np.arange((high - frames.position) // size)[:, None] + places
-    headers = items(data, HEADER)[at]
-    known = items(data, HEADER)[places + (frames.position - size)].view(np.uint32).reshape(period, 3)
-    parts = headers.view(np.uint32).reshape(*at.shape, 3)
-    different = parts[..., 0] ^ known[:, 0]
-    for k in (1, 2):
-        different |= parts[..., k] ^ known[:, k]
-    ended = np.flatnonzero(different)
-    count = int(ended[0]) // period if len(ended) else len(at)
-    if count < FEW // period:
+    most = len(sizes) - period
+    back = period + next((k for k in range(most) if sizes[-1 - k] != sizes[-1 - k - period]), most)
+    ends = np.cumsum(recent[-period:] + OVERHEAD)
+    size = int(ends[-1])
+    whole, rest = divmod(high - frames.position, size)
+    total = whole * period + int(np.searchsorted(ends, rest, "right"))
+    places = frames.position + np.concatenate([[0], ends[:-1]])
+    count = _alike(data, places.tolist(), size, min(total, STRETCH))
+    if count == STRETCH:
+        count = _alike(data, places.tolist(), size, total)
+    if count < FEW:
         return False
-    frames.runs.append(Run(frames.count - back, count + back // period, period))
-    frames.add(at[:count].reshape(-1) + HEADER, np.tile(recent[-period:], count))
-    frames.position += count * size
+    frames.runs.append(Run(frames.count - back, (back + count) // period, period))
+    starts = places + (size * np.arange(-(-count // period)))[:, None] + HEADER
+    lengths = np.broadcast_to(recent[-period:], starts.shape)
+    frames.add(starts.reshape(-1)[:count], lengths.reshape(-1)[:count])
+    frames.walked = len(frames.lengths)
+    frames.position = int(starts.reshape(-1)[count - 1] + frames.lengths[-1][-1]) + FOOTER
     return True
+
+
+def _alike(data: Bytes, places: list[int], size: int, most: int) -> int:
+    """How many headers in turn, up to ``most``, equal those a period of ``size`` bytes before them."""
+    period = len(places)
+    for k, at in enumerate(places):
+        count = -(-(most - k) // period)
+        if count <= 0:
+            break
+        lengths = np.ndarray((count + 1,), np.uint64, data, at - size, (size,))
+        crcs = np.ndarray((count + 1,), np.uint32, data, at - size + 8, (size,))
+        different = (lengths != lengths[0]) | (crcs != crcs[0])
+        first = int(different.argmax())
+        if first:
+            most = min(most, (first - 1) * period + k)
+    return most
 
 
 def _follow_short(data: Bytes, high: int, known: dict[bytes, int], frames: _Frames) -> None:
