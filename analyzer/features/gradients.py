@@ -221,21 +221,33 @@ def _layer_levels(context: Context) -> tuple[list[str], FloatArray, Series]:
 @feature(
     "grad.layer_ratio",
     "ratio",
-    "median gradient norm of the first third of the layers over that of the last third; small means vanishing",
+    "median gradient norm of the first third of the layers over that of the last third, lowest over the thirds of the run; small means vanishing",
     low=0,
     label="gradient of early against late layers",
 )
 def layer_ratio(context: Context) -> Value:
-    names, levels, first = _layer_levels(context)
+    """The lowest over the thirds of the run: gradients that vanish at first may recover later."""
+    layers = layer_norms(context.run)
+    names = [s.subject or s.tag for s in layers]
+    _, levels, first = _layer_levels(context)
     third = max(1, len(levels) // 3)
-    late = float(np.median(levels[-third:]))
-    if late <= 0:
+    windows = [np.array([_median_of(s, part) for s in layers]) for part in range(3)]
+    ratios = [
+        float(np.median(w[:third]) / np.median(w[-third:])) for w in windows if np.median(w[-third:]) > 0
+    ]
+    ratios = [r for r in ratios if np.isfinite(r)]
+    if not ratios:
         raise Unavailable("the late layers' gradient norms are 0", ("grad_norm_layer",))
     worst = int(np.argmin(levels[:third]))
     steps = (float(first.steps[0]), float(first.steps[-1]))
-    return Measurement(
-        float(np.median(levels[:third])) / late, steps, "grad_norm_layer", names[worst], tuple(names[:third])
-    )
+    return Measurement(min(ratios), steps, "grad_norm_layer", names[worst], tuple(names[:third]))
+
+
+def _median_of(series: Series, third: int) -> float:
+    """Median over one third of a series' points, 0 to 2; all of them where there are few."""
+    values = series.values if series.points < 9 else np.array_split(series.values, 3)[third]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 @feature(
