@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.checkpoints.evidence import first_last_ratio, gradient_rms, without_state
+from analyzer.checkpoints.evidence import first_last_ratio, gradient_rms, weight_scale, without_state
 from analyzer.checkpoints.evidence import update_ratio as next_updates
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
@@ -78,12 +78,12 @@ def optimizer_nonfinite(context: Context) -> Value:
     return _worst_total([s.nan + s.inf for s in state], [f"{s.name} ({s.slot})" for s in state])
 
 
-def _scales(context: Context) -> tuple[list[float], list[str]]:
-    """Weight std against 1 / sqrt(fan_in), the order of Xavier's and He's schemes."""
-    layers = [s for s in _matrices(context) if s.fan_in and s.std is not None]
-    if not layers:
-        raise Unavailable("no weight matrix with a known fan-in", ("checkpoint",))
-    return [float(s.std or 0) * np.sqrt(s.fan_in or 1) for s in layers], [s.name for s in layers]
+def _scales(stats: list[LayerStats], needs: str) -> tuple[list[float], list[str]]:
+    """Weight std against 1 / sqrt(fan_in), the order of Xavier's and He's schemes, with the names."""
+    rows = weight_scale(s for s in stats if len(s.shape) >= 2)
+    if not rows:
+        raise Unavailable("no weight matrix with a known fan-in", (needs,))
+    return [row.ratio for row in rows], [row.layer for row in rows]
 
 
 @feature(
@@ -94,7 +94,7 @@ def _scales(context: Context) -> tuple[list[float], list[str]]:
     label="weight scale",
 )
 def scale_max(context: Context) -> Value:
-    values, names = _scales(context)
+    values, names = _scales(_weights(context), "checkpoint")
     return _worst(values, names, 5.0)
 
 
@@ -102,14 +102,14 @@ def scale_max(context: Context) -> Value:
     "weights.scale_min", "ratio", "smallest weight scale: standard deviation times root of the fan-in", low=0
 )
 def scale_min(context: Context) -> Value:
-    values, names = _scales(context)
+    values, names = _scales(_weights(context), "checkpoint")
     low = int(np.argmin(values))
     return Measurement(float(values[low]), where=names[low])
 
 
 @feature("weights.scale_median", "ratio", "median weight scale over the layers", low=0)
 def scale_median(context: Context) -> Value:
-    return float(np.median(_scales(context)[0]))
+    return float(np.median(_scales(_weights(context), "checkpoint")[0]))
 
 
 @feature(
@@ -120,12 +120,8 @@ def scale_median(context: Context) -> Value:
     label="weight scale at the start",
 )
 def initial_scale(context: Context) -> Value:
-    first = [a for a, _ in _first_and_last(context) if len(a.shape) >= 2 and a.fan_in and a.std is not None]
-    if not first:
-        raise Unavailable("no weight matrix with a known fan-in", ("second_checkpoint",))
-    scales = [float(a.std or 0) * np.sqrt(a.fan_in or 1) for a in first]
-    worst = int(np.argmax(scales))
-    return Measurement(float(np.median(scales)), where=first[worst].name)
+    scales, names = _scales([first for first, _ in _first_and_last(context)], "second_checkpoint")
+    return Measurement(float(np.median(scales)), where=names[int(np.argmax(scales))])
 
 
 @feature(
@@ -136,13 +132,11 @@ def initial_scale(context: Context) -> Value:
     label="weight scale against other layers at the start",
 )
 def initial_outlier(context: Context) -> Value:
-    first = [a for a, _ in _first_and_last(context) if len(a.shape) >= 2 and a.fan_in and a.std is not None]
-    scales = [float(a.std or 0) * np.sqrt(a.fan_in or 1) for a in first]
-    usual = float(np.median(scales)) if len(scales) >= 3 else 0.0
-    if usual <= 0:
+    scales, names = _scales([first for first, _ in _first_and_last(context)], "second_checkpoint")
+    if len(scales) < 3:
         raise Unavailable("fewer than 3 layers to compare", ("second_checkpoint",))
-    found = _worst(scales, [a.name for a in first])
-    return Measurement(found.value / usual, where=found.where)
+    found = _worst(scales, names)
+    return Measurement(found.value / float(np.median(scales)), where=found.where)
 
 
 @feature("weights.abs_max", "value", "largest weight in absolute value", low=0)

@@ -36,11 +36,6 @@ def block_edges(n: int, blocks: int) -> np.ndarray:
     return np.linspace(0, n, min(n, blocks) + 1).astype(np.int64)
 
 
-def block_means(values: FloatArray, blocks: int) -> FloatArray:
-    edges = block_edges(len(values), blocks)
-    return np.asarray(np.add.reduceat(values, edges[:-1]) / np.diff(edges), dtype=np.float64)
-
-
 def block_medians(values: FloatArray, blocks: int) -> FloatArray:
     if len(values) <= blocks:
         return values
