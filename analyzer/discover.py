@@ -220,11 +220,7 @@ def _unknown(path: Path, head: bytes) -> Problem:
 
 def passed_over_problem(paths: Sequence[Path]) -> Problem:
     """One line for all the files that are nothing of ours."""
-    return _summary(paths, "passed-over", "neither log nor checkpoint")
-
-
-def _summary(paths: Sequence[Path], kind: str, what: str) -> Problem:
-    """One problem for many files, the first of them by name."""
+    kind, what = "passed-over", "neither log nor checkpoint"
     if len(paths) == 1:
         return Problem(str(paths[0]), kind, what)
     names = ", ".join(p.name for p in paths[:20]) + (", …" if len(paths) > 20 else "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -26,17 +28,40 @@ class Aligned:
     val: FloatArray
     train_span: float
 
-    @property
+    @cached_property
     def gap(self) -> FloatArray:
         return np.asarray(self.val - self.train)
 
+    @property
+    def tenth(self) -> int:
+        """Moments that make a level at either end."""
+        return max(1, len(self.gap) // 10)
+
+    @property
+    def first_gap(self) -> float:
+        return float(np.median(self.gap[: self.tenth]))
+
+    @property
+    def last_gap(self) -> float:
+        return float(np.median(self.gap[-self.tenth :]))
+
+
+_ALIGNED: WeakKeyDictionary[Context, dict[Pair, Aligned]] = WeakKeyDictionary()
+
 
 def aligned(context: Context, pair: Pair = "loss") -> Aligned:
-    """Training cost averaged over the stretch before each validation point.
+    """Training cost averaged over the stretch before each validation point, computed once a run.
 
     Curves on different axes (steps against epochs) are laid over each other by their share of
     the run. Raises Unavailable with fewer than 3 shared moments.
     """
+    known = _ALIGNED.setdefault(context, {})
+    if pair not in known:
+        known[pair] = _align(context, pair)
+    return known[pair]
+
+
+def _align(context: Context, pair: Pair) -> Aligned:
     train, val = context.curve(f"train_{pair}", averaged=True), context.curve(f"val_{pair}")
     train.need(3)
     val.need(3)
@@ -105,15 +130,13 @@ def _register(pair: Pair) -> None:
         "start", "ratio", "validation {words} above training at the first evaluations, against training's way"
     )
     def start(context: Context) -> Value:
-        both, _ = _both(context, pair)
-        first = max(1, len(both.gap) // 10)
-        return float(np.median(both.gap[:first])) / _span(both.train_span)
+        both = aligned(context, pair)
+        return both.first_gap / _span(both.train_span)
 
     @named("end", "ratio", "validation {words} above training at the end, against training's way")
     def end(context: Context) -> Value:
-        both, _ = _both(context, pair)
-        last = max(1, len(both.gap) // 10)
-        return float(np.median(both.gap[-last:])) / _span(both.train_span)
+        both = aligned(context, pair)
+        return both.last_gap / _span(both.train_span)
 
     @named(
         "growth",
@@ -122,13 +145,12 @@ def _register(pair: Pair) -> None:
     )
     def growth(context: Context) -> Value:
         both, best = _both(context, pair)
-        last = max(1, len(both.gap) // 10)
-        change = float(np.median(both.gap[-last:]) - both.gap[best]) / _span(both.train_span)
+        change = (both.last_gap - float(both.gap[best])) / _span(both.train_span)
         return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"val_{pair}")
 
     @named("growth_z", "sigma", "significance of the widening of the gap over the second half of the run")
     def growth_z(context: Context) -> Value:
-        both, _ = _both(context, pair)
+        both = aligned(context, pair)
         return mann_kendall_z(both.gap[len(both.gap) // 2 :] if len(both.gap) >= 10 else both.gap)
 
     @named(
@@ -162,7 +184,7 @@ def _register(pair: Pair) -> None:
         high=1,
     )
     def correlation(context: Context) -> Value:
-        both, _ = _both(context, pair)
+        both = aligned(context, pair)
         if len(both.val) < 5:
             raise Unavailable("fewer than 5 evaluations", (f"val_{pair}",))
         ranks = [np.argsort(np.argsort(x)).astype(np.float64) for x in (both.train, both.val)]
@@ -181,12 +203,12 @@ _register("metric")
     label="validation / training",
 )
 def ratio_end(context: Context) -> Value:
-    return _ratio(context, slice(-max(1, len(aligned(context).val) // 10), None))
+    return _ratio(context, slice(-aligned(context).tenth, None))
 
 
 @feature("gap.ratio_start", "ratio", "validation loss over training loss at the first evaluations", low=0)
 def ratio_start(context: Context) -> Value:
-    return _ratio(context, slice(0, max(1, len(aligned(context).val) // 10)))
+    return _ratio(context, slice(0, aligned(context).tenth))
 
 
 def _ratio(context: Context, part: slice) -> float:
@@ -225,12 +247,11 @@ def best_ratio(context: Context) -> Value:
 def closed(context: Context) -> Value:
     """Smoothed, so that a lucky evaluation closes nothing."""
     both = aligned(context)
-    first = max(1, len(both.gap) // 10)
-    gap = float(np.median(both.gap[:first]))
+    gap = both.first_gap
     if gap <= 0:
         raise Unavailable("validation does not start above training", ("val_loss",))
     level = running_median(both.val, max(3, len(both.val) // 5 | 1)) if len(both.val) >= 5 else both.val
-    return max(0.0, float(np.median(both.val[:first]) - np.min(level))) / gap
+    return max(0.0, float(np.median(both.val[: both.tenth]) - np.min(level))) / gap
 
 
 @feature(

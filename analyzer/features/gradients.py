@@ -210,12 +210,17 @@ def over_clip_share(context: Context) -> Value:
     return float(np.mean(curve.raw >= 0.999 * clip))
 
 
-def _layer_levels(context: Context) -> tuple[list[str], FloatArray, Series]:
+def _layer_levels(context: Context) -> tuple[list[Series], FloatArray]:
+    """The layers in depth order and the median gradient norm of each."""
     layers = layer_norms(context.run)
     if len(layers) < 3:
         raise Unavailable("fewer than 3 layers have gradient norms", ("grad_norm_layer",))
     levels = np.array([np.median(s.values[np.isfinite(s.values)]) for s in layers])
-    return [s.subject or s.tag for s in layers], levels, layers[0]
+    return layers, levels
+
+
+def _name(series: Series) -> str:
+    return series.subject or series.tag
 
 
 @feature(
@@ -227,9 +232,8 @@ def _layer_levels(context: Context) -> tuple[list[str], FloatArray, Series]:
 )
 def layer_ratio(context: Context) -> Value:
     """The lowest over the thirds of the run: gradients that vanish at first may recover later."""
-    layers = layer_norms(context.run)
-    names = [s.subject or s.tag for s in layers]
-    _, levels, first = _layer_levels(context)
+    layers, levels = _layer_levels(context)
+    names = [_name(s) for s in layers]
     third = max(1, len(levels) // 3)
     windows = [np.array([_median_of(s, part) for s in layers]) for part in range(3)]
     ratios = [
@@ -239,7 +243,7 @@ def layer_ratio(context: Context) -> Value:
     if not ratios:
         raise Unavailable("the late layers' gradient norms are 0", ("grad_norm_layer",))
     worst = int(np.argmin(levels[:third]))
-    steps = (float(first.steps[0]), float(first.steps[-1]))
+    steps = (float(layers[0].steps[0]), float(layers[0].steps[-1]))
     return Measurement(min(ratios), steps, "grad_norm_layer", names[worst], tuple(names[:third]))
 
 
@@ -257,7 +261,7 @@ def _median_of(series: Series, third: int) -> float:
     low=0,
 )
 def layer_decay(context: Context) -> Value:
-    _, levels, _ = _layer_levels(context)
+    _, levels = _layer_levels(context)
     positive = levels[levels > 0]
     if len(positive) < 3:
         raise Unavailable("the layers' gradient norms are 0", ("grad_norm_layer",))
@@ -266,16 +270,16 @@ def layer_decay(context: Context) -> Value:
 
 @feature("grad.layer_max_over_median", "ratio", "largest layer gradient norm over the layers' median", low=0)
 def layer_max(context: Context) -> Value:
-    names, levels, _ = _layer_levels(context)
+    layers, levels = _layer_levels(context)
     usual = float(np.median(levels))
     if usual <= 0:
         raise Unavailable("the layers' gradient norms are 0", ("grad_norm_layer",))
     top = int(np.argmax(levels))
-    return Measurement(float(levels[top]) / usual, where=names[top])
+    return Measurement(float(levels[top]) / usual, where=_name(layers[top]))
 
 
 @feature("grad.dead_layers", "count", "layers whose gradient norm is exactly 0 throughout", low=0)
 def dead_layers(context: Context) -> Value:
-    names, _, _ = _layer_levels(context)
-    dead = [n for n, s in zip(names, layer_norms(context.run), strict=True) if not np.any(s.values)]
+    layers, _ = _layer_levels(context)
+    dead = [_name(s) for s in layers if not np.any(s.values)]
     return Measurement(float(len(dead)), where=dead[0] if dead else "", items=tuple(dead))
