@@ -419,6 +419,7 @@ class RunReport:
     problems: tuple[Problem, ...] = ()
     features: Features = field(default_factory=dict)
     layers: tuple[LayerStats, ...] = ()
+    waste: Waste | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -428,7 +429,167 @@ class Report:
     runs: tuple[RunReport, ...]
     problems: tuple[Problem, ...] = ()
     version: str = ""
+    insight: Insight | None = None  # for two runs or more
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         return tuple(f for r in self.runs for f in r.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """Compute of one run that bought nothing: from some step on, all of it.
+
+    ``rule`` is the finding that says so, ``share`` of the run's steps (0 to 1); ``steps`` is None for a
+    run logged by the epoch, ``hours`` where no wall time was logged.
+    """
+
+    rule: str
+    share: float
+    steps: float | None = None
+    hours: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best value of a curve, where it was, and which way is better (lower or higher)."""
+
+    value: float
+    step: float
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What comparing runs needs to know of one of them; small, however long its log.
+
+    ``findings`` are rule and severity, those explained by another left out; ``tags`` the names of its
+    curves; ``best`` the best point by role; ``rewinds`` how often it was resumed from an earlier step;
+    ``digest`` is equal for runs whose curves are.
+    """
+
+    name: str
+    path: str
+    verdict: Verdict
+    findings: tuple[tuple[str, Severity], ...] = ()
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+    best: Mapping[str, Best] = field(default_factory=dict)
+    points: int = 0
+    steps: float | None = None
+    hours: float | None = None
+    waste: Waste | None = None
+    rewinds: int = 0
+    crashed: bool = False
+    checkpoints: tuple[tuple[str, int | None], ...] = ()  # path and step
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prevalence:
+    """How many of the compared runs have a finding; ``severity`` is its worst among them."""
+
+    rule: str
+    severity: Severity
+    runs: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replicates:
+    """Runs of one configuration that differ in nothing but their seed.
+
+    ``always`` are the rules that hold for all of them; ``sometimes`` maps the others to their count.
+    ``values`` are the best values of ``metric``, run by run.
+    """
+
+    runs: tuple[str, ...]
+    always: tuple[str, ...]
+    sometimes: Mapping[str, int]
+    metric: str = ""
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """A hyperparameter that separates the runs with a finding from those without: no proof of a cause.
+
+    ``rule`` is "" for any finding of warning or worse. For numbers, ``effect`` is Cliff's delta (-1 to 1,
+    positive where runs with the finding have larger values) and ``with_finding``/``without`` are medians;
+    for words, ``value`` is the word, ``effect`` the difference of the finding's shares among runs with
+    and without it, which ``with_finding``/``without`` give. ``p`` is adjusted for all comparisons
+    made (Benjamini-Hochberg). ``equal`` names hyperparameters that vary exactly alike.
+    """
+
+    rule: str
+    hyperparameter: str
+    effect: float
+    p: float
+    sick: int
+    healthy: int
+    with_finding: float
+    without: float
+    value: str = ""
+    equal: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A run far worse than its cohort: ``distance`` in scaled MADs from the median."""
+
+    run: str
+    metric: str
+    value: float
+    median: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The best run of a cohort by one metric, and its checkpoint nearest to that point."""
+
+    metric: str
+    run: str
+    value: float
+    step: float
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Runs that logged the same curves and have the same hyperparameters, by name."""
+
+    runs: tuple[str, ...]
+    varying: tuple[str, ...]
+    replicates: tuple[Replicates, ...]
+    prevalence: tuple[Prevalence, ...]
+    associations: tuple[Association, ...]
+    outliers: tuple[Outlier, ...]
+    winners: tuple[Winner, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WasteTotal:
+    """Waste of all runs. ``share`` is the mean over the ``runs`` long enough to tell; hours and steps
+    are sums over those that logged them, ``by_rule`` splits runs, steps and hours by finding."""
+
+    runs: int
+    share: float
+    hours: float
+    of_hours: float
+    steps: float
+    of_steps: float
+    by_rule: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """What several runs tell together."""
+
+    cohorts: tuple[Cohort, ...]
+    prevalence: tuple[Prevalence, ...]
+    waste: WasteTotal
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    never_started: tuple[str, ...] = ()
+    died_early: tuple[str, ...] = ()
+    resumed: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from analyzer.checkpoints import open_checkpoint
 from analyzer.checkpoints.statistics import layer_stats
 from analyzer.discover import LONE_CONFIG, Group, about_anything, discover, passed_over_problem
 from analyzer.features import compute, specs
+from analyzer.insight import insight, member, waste
 from analyzer.model import SEVERITIES, Checkpoint, LayerStats, Problem, Report, Rule, Run, RunReport
 from analyzer.remote import local_copies, local_file
 from analyzer.rulebook import diagnose, load_rules, verdict
@@ -133,6 +134,7 @@ def diagnose_run(run: Run, rules: Sequence[Rule], most: int | None = STATISTICS_
             tuple(problems),
             features,
             layers,
+            waste({f.rule for f in findings}, features),
         )
     except Exception as error:
         return RunReport(run, "not-assessed", problems=(*problems, _internal(run.path, error)))
@@ -179,7 +181,8 @@ def _internal(path: str, error: Exception) -> Problem:
 def to_report(reports: Iterable[RunReport], problems: Iterable[Problem]) -> Report:
     """Worst runs first: by verdict, then number and confidence of findings, then name."""
     ranked = sorted(reports, key=_badness)
-    return Report(tuple(ranked), tuple(problems), __version__)
+    compared = insight(map(member, ranked)) if len(ranked) > 1 else None
+    return Report(tuple(ranked), tuple(problems), __version__, compared)
 
 
 def _badness(report: RunReport) -> tuple[int, int, float, str]:

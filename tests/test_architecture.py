@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble": READING | {"discover", "roles"},
     "features": {"model", "errors", "hyperparameters", "checkpoints"},
     "rulebook": {"model", "errors", "features", "hyperparameters"},
+    "insight": {"model", "errors", "hyperparameters"},
     "report": {"model", "errors", "_version"},
 }
 ORDERING = {"pipeline", "cli", "__init__", "__main__", "audit"}  # they know everything

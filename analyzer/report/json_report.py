@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from analyzer.model import (
     Evidence,
     Finding,
+    Insight,
     LayerStats,
     NotApplicable,
     Problem,
@@ -41,6 +43,7 @@ def report_document(report: Report) -> Document:
         "tool": {"name": "analyzer", "version": report.version},
         "runs": [run_document(r) for r in report.runs],
         "problems": _problems(report.problems),
+        "insight": None if report.insight is None else insight_document(report.insight),
     }
 
 
@@ -56,6 +59,7 @@ def run_document(report: RunReport) -> Document:
         "series": [_series(s) for s in run.series],
         "unmapped": sorted({s.tag for s in run.series if not s.role}),
         "hyperparameters": dict(sorted(run.hyperparameters.items())),
+        "waste": None if report.waste is None else asdict(report.waste),
     }
 
 
@@ -75,6 +79,11 @@ def finding_document(finding: Finding) -> Document:
         ],
         "explained_by": finding.explained_by,
     }
+
+
+def insight_document(insight: Insight) -> Document:
+    """What the runs tell together, field by field as in :class:`analyzer.model.Insight`."""
+    return asdict(insight)
 
 
 def checkpoint_document(report: RunReport) -> Document:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from analyzer.model import Finding, LikelyCause, Problem, Remedy, Report, RunReport
-from analyzer.report import curves, layers, wording
+from analyzer.report import comparison, curves, layers, wording
 from analyzer.report.escape import clip, plain, plain_block
 from analyzer.report.sparkline import sparkline
 
@@ -32,6 +32,8 @@ def render(report: Report, **_: object) -> str:
     rest = sum(1 for r in report.runs if r.findings) - sum(1 for r in shown if r.findings)
     if rest:
         parts.append(f"{wording.counted(rest, 'more run')} with findings in the table only.")
+    for title, sentences in comparison.sections(report.insight) if report.insight else ():
+        parts += [f"## {title}", "\n".join(f"- {prose(sentence)}" for sentence in sentences)]
     if report.problems:
         parts += ["## Problems", _problems(report.problems)]
     return "\n\n".join(parts) + "\n"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from analyzer.model import Finding, LikelyCause, Problem, Remedy, Report, RunReport
-from analyzer.report import curves, escape, layers, wording
+from analyzer.report import comparison, curves, escape, layers, wording
 from analyzer.report.escape import clip, plain, plain_block
 from analyzer.report.sparkline import sparkline
 
@@ -77,6 +77,7 @@ def render(
     for run in shown:
         _run(console, look, run)
     _omitted(console, look, report, shown)
+    _comparison(console, look, report)
     _problems(console, look, report.problems, "Problems")
     return text_of(console)
 
@@ -164,6 +165,14 @@ def _in_full(report: Report, verbose: bool) -> list[RunReport]:
     if verbose or len(report.runs) <= FEW_RUNS:
         return list(report.runs)
     return [r for r in report.runs if r.verdict in ("critical", "warning")][:FEW_RUNS]
+
+
+def _comparison(console: Console, look: Look, report: Report) -> None:
+    for title, sentences in comparison.sections(report.insight) if report.insight else ():
+        console.print()
+        console.print(_styled(look, title, "bold"))
+        for sentence in sentences:
+            _say(console, look, f"· {sentence}", 2)
 
 
 def _omitted(console: Console, look: Look, report: Report, shown: list[RunReport]) -> None:
