@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.checkpoints import open_checkpoint
+from analyzer.checkpoints.entries import natural
 from analyzer.discover import SPLIT_WORDS, Group, LogFile
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, FloatArray, Histograms, Problem, Reading, Run, Scalar, Series, Text
-from analyzer.roles import with_histogram_roles, with_roles
+from analyzer.roles import ROLES, with_histogram_roles, with_roles
 
 REPEATED = 0.2  # share of repeated steps beyond which the steps are no axis
 ATTEMPT_POINTS = 3  # a first attempt of fewer points is just an overwritten start
@@ -87,11 +88,18 @@ def _read(log: LogFile, problems: list[Problem]) -> dict[str, Reading]:
 
 def _take(collected: _Collected, log: LogFile, reading: Reading) -> None:
     for series in reading.series:
-        tagged = replace(series, tag=_tag(log, series.tag), source=series.source or str(log.path))
-        collected.series[log.ingestor.NAME, tagged.tag].append(tagged)
+        tag, source = _tag(log, series.tag), series.source or str(log.path)
+        if (tag, source) != (series.tag, series.source):
+            series = replace(series, tag=tag, source=source)
+        collected.series[log.ingestor.NAME, tag].append(series)
     collected.histograms += [replace(h, tag=_tag(log, h.tag)) for h in reading.histograms]
     collected.texts += reading.texts
     collected.hyperparameters.update(reading.hyperparameters)
+    for text in reading.texts:
+        from analyzer.ingest.hyperparameters import settings_in_text  # few logs have texts
+
+        for name, value in settings_in_text(text.tag, text.value).items():
+            collected.hyperparameters.setdefault(name, value)
     for problem in reading.problems:
         bare = problem.kind in CURVELESS and not reading.series and not reading.histograms
         (collected.curveless if bare else collected.problems).append(problem)
@@ -120,16 +128,21 @@ def _checkpoints(paths: Sequence[Path], collected: _Collected) -> tuple[Checkpoi
     return tuple(sorted(opened, key=_age))
 
 
-def _age(checkpoint: Checkpoint) -> tuple[float, float, str]:
+def _age(checkpoint: Checkpoint) -> tuple[float, float, list[tuple[int, str]]]:
     step = checkpoint.step if checkpoint.step is not None else -1
     epoch = checkpoint.epoch if checkpoint.epoch is not None else -1
-    return (step, epoch, checkpoint.path)
+    return (step, epoch, natural(checkpoint.path))
 
 
 def _run(
     group: Group, name: str, collected: _Collected, checkpoints: tuple[Checkpoint, ...], overrides: Overrides
 ) -> Run:
-    joined = [join(parts) for parts in collected.series.values()]
+    joined = [
+        max(parts, key=lambda s: s.points)
+        if format == CONSOLE
+        else join(parts)  # its other stream tells it again
+        for (format, _), parts in collected.series.items()
+    ]
     problems = [*collected.problems, *collected.curveless]
     if joined:
         problems = [p for p in collected.problems if p.kind != "no-series"]
@@ -148,11 +161,25 @@ def _run(
 
 
 def _without_echo(series: Sequence[Series], formats: Sequence[str]) -> tuple[Series, ...]:
-    """Leave out what console output repeats of a structured log, rounded and on an axis of its own."""
+    """Leave out what console output repeats, rounded and on an axis of its own.
+
+    It repeats a structured log, or one of the two streams of a program repeats the other.
+    """
+    printed = [s for s, format in zip(series, formats, strict=True) if format == CONSOLE and s.role]
     told = {s.role for s, format in zip(series, formats, strict=True) if format != CONSOLE and s.role}
+    main = max((s.source for s in printed), key=[s.source for s in printed].count, default="")
+    in_main = {_quantity(s) for s in printed if s.source == main}
     return tuple(
-        s for s, format in zip(series, formats, strict=True) if format != CONSOLE or s.role not in told
+        s
+        for s, format in zip(series, formats, strict=True)
+        if format != CONSOLE or (s.role not in told and (s.source == main or _quantity(s) not in in_main))
     )
+
+
+def _quantity(series: Series) -> tuple[str, str]:
+    """What a series measures: of the quantities that a run has one of, whatever else its name says."""
+    single = not series.role or ROLES[series.role].single
+    return series.role, "" if single else series.subject
 
 
 def join(parts: Sequence[Series]) -> Series:
@@ -242,7 +269,7 @@ def _starts(series: Series) -> list[int]:
 def _returns(series: Series) -> list[int]:
     """Indices at which a series is back at its first step, or before it."""
     steps = series.steps
-    return [int(i) + 1 for i in np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= steps[0]))]
+    return (np.flatnonzero((steps[1:] < steps[:-1]) & (steps[1:] <= steps[0])) + 1).tolist()
 
 
 def _retold(series: Series, before: slice, after: slice) -> bool:
@@ -268,8 +295,9 @@ def _part(series: Series, index: np.ndarray) -> Series:
 def ordered(series: Series) -> Series:
     """Steps in order, each once; see the module's docstring for what becomes of the others."""
     steps = series.steps
-    series = replace(series, leading_zeros=_leading_zeros(series))
-    if len(steps) < 2 or bool(np.all(np.diff(steps) > 0)):
+    if (zeros := _leading_zeros(series)) != series.leading_zeros:
+        series = replace(series, leading_zeros=zeros)
+    if len(steps) < 2 or bool((steps[1:] > steps[:-1]).all()):
         return series
     finite = np.isfinite(steps)
     if not finite.all():

@@ -3,6 +3,7 @@
 What makes files one run:
 - several event files of a folder; whatever a format says belongs to a folder (``shares_folder``);
 - files of different formats in one folder: one run told twice (``results.csv`` beside events);
+- the two streams of one program, ``slurm-7.out`` beside ``slurm-7.err``;
 - folders that are named for the two halves of one run, ``train/`` beside ``validation/``, and
   files that are, ``train_metrics.csv`` beside ``val_metrics.csv``;
 - the folders that a writer makes within its own: for ``add_hparams``, for ``add_scalars``, and
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from analyzer.checkpoints import container_for
+from analyzer.checkpoints import container_for, leading
 from analyzer.ingest import HEAD_BYTES, Ingestor, events, ingestor_for, wire
 from analyzer.model import Problem
 
@@ -53,12 +54,15 @@ NO_LOG = re.compile(
 LOG_TEXT = re.compile(r"log|train|loss|epoch|metric|histor|progress|std|out|err", re.IGNORECASE)
 TENSORFLOW = re.compile(r"^checkpoint$|\.data-\d{5}-of-\d{5}$")
 SESSION = re.compile(r"\d{10}\.\d+")
-TRAIN_WORDS = {"train", "training", "trn"}
+SESSION_TAG = "_hparams_/session_start_info"
+STREAM = re.compile(r"(?<![a-z])(?:std)?(?:out|err)(?![a-z])")
+TRAIN_WORDS = {"train", "training", "trn", "learn"}
 EVALUATION_WORDS = {"val", "valid", "validation", "eval", "evaluation"}
 HELD_OUT_WORDS = EVALUATION_WORDS | {"dev", "test", "testing"}
 SPLIT_WORDS = TRAIN_WORDS | HELD_OUT_WORDS
 CHECKPOINT_FOLDERS = re.compile(r"(checkpoints?|ckpts?|weights|models?|saved_models?)", re.I)
-STEP_FOLDER = re.compile(r"checkpoint-\d+")  # the Hugging Face Trainer's: weights, optimizer, the log so far
+# the Hugging Face Trainer's (weights, optimizer, the log so far), DeepSpeed's, torchtitan's
+STEP_FOLDER = re.compile(r"(checkpoint|(global_?)?step|iter)[-_]?\d+")
 LONE_CONFIG = "hyperparameters of a run whose logs are not here"
 CONFIG_FOLDERS = {".hydra", "conf", "config", "configs", "files"}
 
@@ -123,7 +127,7 @@ def discover(paths: Sequence[Path]) -> Discovery:
     for group in groups:
         if len(group.logs) == 1 and group.logs[0].path in named:
             group.path = group.logs[0].path  # as it was given
-    groups += _attach_checkpoints(groups, checkpoints)
+    groups += _attach_checkpoints(groups, leading(checkpoints))
     problems += [Problem(str(path), "no-logs", LONE_CONFIG) for path in _attach_configs(groups, configs)]
     return Discovery(tuple(sorted(groups, key=lambda g: str(g.path))), tuple(problems), tuple(passed_over))
 
@@ -247,9 +251,10 @@ def _groups(logs: list[LogFile]) -> list[Group]:
 def _merge_writers_folders(by_root: Mapping[Path, list[LogFile]]) -> dict[Path, list[LogFile]]:
     """Fold the folders that a writer makes within its own into the run that it writes."""
     merged = dict(by_root)
+    sessions = _lone_sessions(by_root)
     for root in sorted(by_root, key=lambda root: len(root.parts), reverse=True):
         home, above = root.parent, root.parent.parent
-        if SESSION.fullmatch(root.name) and home in merged:
+        if root in sessions or (SESSION.fullmatch(root.name) and home in merged):
             merged[home] = merged[home] + merged.pop(root)
         elif key := _key_of_scalars(root, merged[root], merged.get(home, [])):
             moved = [replace(log, suffix=f"/{key}") for log in merged.pop(root)]
@@ -257,6 +262,25 @@ def _merge_writers_folders(by_root: Mapping[Path, list[LogFile]]) -> dict[Path, 
         elif home.name == "runs" and any(_is(log, "trainer_state") for log in merged.get(above, [])):
             merged[above] = merged[above] + merged.pop(root)
     return merged
+
+
+def _lone_sessions(by_root: Mapping[Path, list[LogFile]]) -> set[Path]:
+    """The folders that ``add_hparams(…, run_name=…)`` made below a writer's own, where it made but one.
+
+    Several are the trials of a search, and runs of their own.
+    """
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for root, logs in by_root.items():
+        written = any(_is(log, "tensorboard") for log in by_root.get(root.parent, []))
+        if written and all(_is(log, "tensorboard") and _is_session(log.path) for log in logs):
+            found[root.parent].append(root)
+    return {roots[0] for roots in found.values() if len(roots) == 1}
+
+
+def _is_session(path: Path) -> bool:
+    """Whether every tag in a file has one value, and the hyperparameters are among them."""
+    tags = Counter(_first_tags(path))
+    return SESSION_TAG in tags and max(tags.values()) == 1 and len(read_head(path)) < HEAD_BYTES
 
 
 def _is(log: LogFile, name: str) -> bool:
@@ -269,16 +293,16 @@ def _key_of_scalars(root: Path, logs: list[LogFile], above: list[LogFile]) -> st
     Its only tag is ``Loss``, and the writer's own event file lies in the folder above.
     """
     written = any(_is(log, "tensorboard") for log in above) and all(_is(log, "tensorboard") for log in logs)
-    tags = set().union(*(_first_tags(log.path) for log in logs)) if written and "_" in root.name else set()
+    tags = {tag for log in logs for tag in _first_tags(log.path)} if written and "_" in root.name else set()
     if len(tags) != 1:
         return ""
     tag = re.sub(r"\W", "_", tags.pop())  # both lose their slashes, and by some writers more
     return root.name[len(tag) + 1 :] if re.sub(r"\W", "_", root.name).startswith(f"{tag}_") else ""
 
 
-def _first_tags(path: Path) -> set[str]:
-    """The tags in the first records of an event file."""
-    found: set[str] = set()
+def _first_tags(path: Path) -> list[str]:
+    """The tags in the first records of an event file, as often as they have values."""
+    found: list[str] = []
     at = 0
     try:
         data = memoryview(read_head(path))
@@ -286,7 +310,7 @@ def _first_tags(path: Path) -> set[str]:
             end = at + 12 + int.from_bytes(data[at : at + 8], "little")
             if end > len(data):
                 break
-            found |= {v.tag.decode("utf-8", "replace") for v in events.event(data, at + 12, end).values}
+            found += [v.tag.decode("utf-8", "replace") for v in events.event(data, at + 12, end).values]
             at = end + 4
     except (wire.WireError, OSError):
         pass  # damage is told where the file is read
@@ -327,7 +351,7 @@ def _split_root(root: Path, members: list[LogFile]) -> list[Group]:
             tables[member.ingestor.NAME].append(member)
     own: list[list[LogFile]] = []
     for same in tables.values():
-        runs = _by_halves(same)
+        runs = _by_streams(same) or _by_halves(same)
         if len(runs) == 1:
             shared += runs[0]
         else:
@@ -359,8 +383,25 @@ def _by_halves(logs: list[LogFile]) -> list[list[LogFile]]:
     return runs
 
 
-def _attach_checkpoints(groups: list[Group], checkpoints: list[Path]) -> list[Group]:
-    """Give each checkpoint to the run around it; the others make groups of their own."""
+def _by_streams(logs: list[LogFile]) -> list[list[LogFile]]:
+    """Printed logs, together those whose names differ in the stream alone; nothing where there are no such."""
+    if not logs or not _is(logs[0], "text"):
+        return []
+    families: dict[str, list[LogFile]] = defaultdict(list)
+    for log in logs:
+        families[STREAM.sub("*", log.path.name.lower())].append(log)
+    if all(len(family) != 2 for family in families.values()):
+        return []
+    return [
+        run for same in families.values() for run in ([same] if len(same) == 2 else [[log] for log in same])
+    ]
+
+
+def _attach_checkpoints(groups: list[Group], checkpoints: Mapping[Path, frozenset[Path]]) -> list[Group]:
+    """Give each checkpoint to the run around it; the others make groups of their own.
+
+    ``checkpoints`` are the files that stand for one, each with those that are read along.
+    """
     by_folder = _by_folder(groups)
     trained = {_home(path) for path in checkpoints if _home(path) != path.parent}
     alone: dict[tuple[Path, str], Group] = {}
@@ -368,7 +409,7 @@ def _attach_checkpoints(groups: list[Group], checkpoints: list[Path]) -> list[Gr
         owner = _owner(path, by_folder)
         if owner is None:
             series = "" if _home(path) in trained else re.sub(r"\d+", "#", path.name)
-            owner = alone.setdefault((_home(path), series), Group(path))
+            owner = alone.setdefault((_home(path), series), Group(path.parent if checkpoints[path] else path))
         owner.checkpoints.append(path)
     homes = Counter(folder for folder, _ in alone)
     for (folder, _), group in alone.items():

@@ -12,7 +12,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ from analyzer.model import Direction, Histograms, Series
 SPLITS = ("train", "val", "test")
 HEADINGS = ("activation", "params", "histogram")
 LONGEST_TAG = 1000  # characters; nobody names a curve so
-WORD = re.compile(r"([^\W_]+)")
+WORD = re.compile(r"((?!(?<=')s\b)[^\W_]+)")  # of "valid_0's auc" not the s
 NOTHING: Mapping[tuple[str, ...], str] = {}
 # valLoss, ExpRate, AUCScore; not mAP, IoU, WERs
 CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z][a-z])(?=[A-Z][a-z])|(?<=[A-Z]{2})(?=[A-Z][a-z]{2})")
@@ -340,10 +339,12 @@ def assign_roles(tags: Sequence[str], overrides: Mapping[str, str] | None = None
     signals = frozenset[str]().union(*(p.signals for p in parsed.values()))
     drafts = {tag: draft for tag, p in parsed.items() if (draft := _draft(p, signals))}
     _tell_data_sets_from_parts(drafts)
+    _promote_totals(drafts, parsed)
     _promote_lone_parts(drafts)
     _demote_partial_accuracies(drafts)
     _tell_classes_by_number(drafts)
     _let_metric_stand_in(drafts)
+    _give_bare_metrics_to_held_out_data(drafts, parsed)
     matches = {tag: draft.match for tag, draft in drafts.items()}
     return _overridden(matches, overrides, parsed) if overrides else matches
 
@@ -365,6 +366,8 @@ def _draft(parsed: _Parsed, signals: frozenset[str]) -> _Draft | None:
     held_out = "val" if parsed.metric in table.held_out else "train"
     split = parsed.split or rule.split or held_out
     role = rule.role.replace("{split}", split)
+    named = role.partition("_")[0]
+    split = named if named in SPLITS else split
     direction = rule.direction or table.roles[role].direction
     if role.endswith("_metric") and not rule.direction and direction == "unknown":
         direction = table.directions.get(parsed.metric, "higher")
@@ -393,6 +396,15 @@ def _tell_data_sets_from_parts(drafts: dict[str, _Draft]) -> None:
         for tag, match in _of(drafts, f"{split}_loss_part").items():
             if match.subject not in terms and _table().components.isdisjoint(match.subject.split("_")):
                 _change(drafts, tag, f"{split}_loss")
+
+
+def _promote_totals(drafts: dict[str, _Draft], parsed: Mapping[str, _Parsed]) -> None:
+    """Where no loss is the whole one, a part that is called the total is."""
+    for split in SPLITS:
+        parts = _of(drafts, f"{split}_loss_part")
+        totals = [tag for tag in parts if any(token.text == "total" for token in parsed[tag].tokens)]
+        if len(totals) == 1 and len(parts) > 1 and not _of(drafts, f"{split}_loss"):
+            _change(drafts, totals[0], f"{split}_loss")
 
 
 def _promote_lone_parts(drafts: dict[str, _Draft]) -> None:
@@ -450,6 +462,23 @@ def _let_metric_stand_in(drafts: dict[str, _Draft]) -> None:
             _change(drafts, tag, f"{draft.split}_loss")
 
 
+def _give_bare_metrics_to_held_out_data(drafts: dict[str, _Draft], parsed: Mapping[str, _Parsed]) -> None:
+    """Where every loss names its data and a metric does not, the metric was measured on held-out data."""
+    losses = {parsed[tag].split for s in SPLITS for tag in _of(drafts, f"{s}_loss")}
+    if not {"train", "val"} <= losses or "" in losses:
+        return
+    told = {_quantity(draft) for tag, draft in drafts.items() if parsed[tag].split}
+    for tag, draft in drafts.items():
+        bare = not parsed[tag].split and _quantity(draft) not in told
+        if bare and draft.match.role in ("train_accuracy", "train_metric", "train_class_metric"):
+            _change(drafts, tag, draft.match.role.replace("train", "val"))
+
+
+def _quantity(draft: _Draft) -> tuple[str, str]:
+    """What was measured, whatever the data."""
+    return draft.match.role.removeprefix(f"{draft.split}_"), draft.match.subject
+
+
 # --- roles named by hand -----------------------------------------------------------------------
 
 
@@ -459,6 +488,8 @@ def parse_override(text: str) -> tuple[str, str]:
     if not equals or not role or not tag:
         raise ValueError(f"{text!r} is not ROLE=TAG, such as 'train_loss=my/odd tag'")
     if role not in ROLES:
+        from difflib import get_close_matches
+
         close = get_close_matches(role.lower().replace("-", "_"), list(ROLES), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(f"unknown role {role!r}{hint} Known roles: {', '.join(ROLES)}")
@@ -487,13 +518,19 @@ def _named(tag: str, role: str, matches: Mapping[str, RoleMatch], parsed: _Parse
 
 def with_roles(series: Sequence[Series], overrides: Mapping[str, str] | None = None) -> tuple[Series, ...]:
     """The series with role, direction and subject. Test values stand in for validation never logged."""
-    matches = assign_roles([s.tag for s in series], overrides)
+    matches = dict(_assigned(tuple(s.tag for s in series), tuple((overrides or {}).items())))
     logged = Counter(match.role for match in matches.values())
     for tag, match in matches.items():
         held_out = match.role.replace("test_", "val_")
         if match.role.startswith("test_") and not _logged(held_out, logged) and tag not in (overrides or {}):
             matches[tag] = replace(match, role=held_out)
     return tuple(_with_role(s, matches.get(s.tag)) for s in series)
+
+
+@lru_cache(maxsize=16)
+def _assigned(tags: tuple[str, ...], overrides: tuple[tuple[str, str], ...]) -> Mapping[str, RoleMatch]:
+    """As ``assign_roles``; the runs of a folder mostly have the same tags."""
+    return assign_roles(tags, dict(overrides))
 
 
 def _logged(role: str, logged: Mapping[str, int]) -> bool:

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from analyzer.errors import IngestError
 from analyzer.ingest import delimited
 from analyzer.model import Reading, Series
 
 REAL = Path(__file__).parents[2] / "shared" / "real_logs"
+
+
+@pytest.fixture(params=["small table", "large table"], autouse=True)
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every dialect by both readers: the one for small tables and pandas'."""
+    if request.param == "large table":
+        monkeypatch.setattr(delimited, "SMALL", 0)
 
 
 def read(tmp_path: Path, text: str | bytes, name: str = "metrics.csv") -> Reading:
@@ -401,7 +410,7 @@ def test_table_of_runs_is_no_curve(tmp_path: Path) -> None:
         "Name,Runtime(Sec),batch_size,epochs,learning_rate\nfire-23,71,128,10,1e-6\nsnow-17,58,32,20,1e-5\n"
     )
     reading = read(tmp_path, text)
-    assert reading.series == () and [p.kind for p in reading.problems] == ["unsupported"]
+    assert reading.series == () and [p.kind for p in reading.problems] == ["no-series"]
     assert "'Name'" in reading.problems[0].message
 
 
@@ -494,3 +503,53 @@ def test_real_tables_equal_a_plain_reading() -> None:
             assert np.array_equal(series.values, plain, equal_nan=True), (path, series.tag)
             compared += 1
     assert compared > 50
+
+
+CELL = st.one_of(
+    st.sampled_from(
+        ["", "nan", "NaN", "inf", "-inf", "1.#QNAN", "0.5%", "1_000", "True", " 7 ", "-", "n/a", "tensor(0.5)", '"[1, 2]"',
+         '"quoted"', '"1,5"', "ok", "#", "1e400", "0x1f", "'"]
+    ),
+    st.floats(width=32).map(repr),
+    st.integers(-(10**20), 10**20).map(str),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(CELL, min_size=1, max_size=4), min_size=3, max_size=30))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_both_readers_see_the_same_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[list[str]]
+) -> None:
+    text = "step,loss,note,acc\n" + "".join(f"{i},{','.join(row)}\n" for i, row in enumerate(rows))
+    found = []
+    for limit in (1 << 20, 0):
+        monkeypatch.setattr(delimited, "SMALL", limit)
+        try:
+            found.append(read(tmp_path, text))
+        except IngestError as error:
+            found.append(Reading(problems=(error.kind,)))  # type: ignore[arg-type]
+    small, large = found
+    assert [s.tag for s in small.series] == [s.tag for s in large.series]
+    assert small.problems == large.problems
+    for one, other in zip(small.series, large.series, strict=True):
+        np.testing.assert_array_equal(one.steps, other.steps)
+        np.testing.assert_allclose(one.values, other.values, rtol=1e-14)
+
+
+def test_a_logged_nan_among_many_numbers_is_a_point_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{'nan' if i == 700 else i / 7},{i if i % 3 else ''}\n" for i in range(1000))
+    reading = read(tmp_path, "step,loss,acc\n" + rows)
+    loss, acc = by_tag(reading, "loss"), by_tag(reading, "acc")
+    assert np.flatnonzero(np.isnan(loss.values)).tolist() == [700] and loss.points == 1000
+    assert acc.points == 666 and not np.isnan(acc.values).any()
+
+
+def test_a_padded_header_of_a_later_run_is_found(tmp_path: Path) -> None:
+    def table(names: list[str], first: int) -> str:
+        rows = [names, *([f"{first + i}", f"{1 / (i + 1):.5f}", "0.5"] for i in range(3))]
+        return "".join(",".join(f"{cell:>15}" for cell in row) + "\n" for row in rows)
+
+    text = table(["epoch", "train/box_loss", "lr/pg0"], 0) + table(["epoch", "train/box_loss", "val/map"], 3)
+    found = curves(read(tmp_path, text, "results.csv"))
+    assert found["val/map"] == ([3, 4, 5], [0.5] * 3)
+    assert found["train/box_loss"][0] == [0, 1, 2, 3, 4, 5]

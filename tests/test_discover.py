@@ -59,6 +59,55 @@ def test_the_folder_of_add_hparams_belongs_to_the_run_it_was_called_on(tmp_path:
     assert {"loss", "hparam/accuracy"} <= {s.tag for s in run.series}
 
 
+def test_the_folder_of_add_hparams_may_have_a_name(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "exp")) as writer:
+        for step in range(10):
+            writer.add_scalar("loss", falling(step), step)
+        writer.add_hparams({"lr": 0.5}, {"hparam/accuracy": 0.5}, run_name="summary")
+    run = the_run(tmp_path)
+    assert (run.name, run.hyperparameters) == ("exp", {"lr": 0.5})
+
+
+def test_trials_of_a_search_stay_runs(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "search")) as writer:
+        writer.add_scalar("best", 0.5, 0)
+        for lr in (0.1, 0.2):
+            writer.add_hparams({"lr": lr}, {"hparam/accuracy": lr}, run_name=f"lr={lr}")
+    runs, _ = found(tmp_path)
+    assert {run.hyperparameters.get("lr") for run in runs.values()} == {None, 0.1, 0.2}
+
+
+@pytest.mark.parametrize(
+    ("out", "err"),
+    [("slurm-7.out", "slurm-7.err"), ("stdout.log", "stderr.log"), ("job_out.txt", "job_err.txt")],
+)
+def test_the_two_streams_of_a_program_are_one_run(tmp_path: Path, out: str, err: str) -> None:
+    text = "".join(f"epoch {e}: train loss {2 / (e + 1):.3f}, val loss {3 / (e + 1):.3f}\n" for e in range(8))
+    (tmp_path / out).write_text(text)
+    (tmp_path / err).write_text(text + "Traceback (most recent call last):\nRuntimeError: out of memory\n")
+    run = the_run(tmp_path)
+    assert [s.points for s in run.series] == [8, 8]  # what both streams tell counts once
+    assert [p.kind for p in run.problems] == ["crashed"]
+
+
+def test_a_bar_on_the_other_stream_is_no_second_loss(tmp_path: Path) -> None:
+    text = "".join(f"epoch {e}: train loss {2 / (e + 1):.3f}, val loss {3 / (e + 1):.3f}\n" for e in range(8))
+    (tmp_path / "stdout.log").write_text(text)
+    bars = "".join(f"{e}: 100%|██| 9/9 [00:01<00:00, loss={2.1 / (e + 1):.3f}]\n" for e in range(8))
+    (tmp_path / "stderr.log").write_text(bars)
+    assert [s.role for s in the_run(tmp_path).series] == ["train_loss", "val_loss"]
+
+
+def test_logs_of_two_programs_stay_two_runs(tmp_path: Path) -> None:
+    for name in ("slurm-7.out", "slurm-8.out"):
+        (tmp_path / name).write_text("".join(f"epoch {e}: loss {2 / (e + 1):.3f}\n" for e in range(8)))
+    assert len(found(tmp_path)[0]) == 2
+
+
 @pytest.mark.parametrize(("main", "folder"), [("Loss", "Loss_val"), ("Loss/epoch", "Loss_epoch_val")])
 def test_the_folders_of_add_scalars_belong_to_the_writers_run(tmp_path: Path, main: str, folder: str) -> None:
     from torch.utils.tensorboard import SummaryWriter
@@ -236,7 +285,9 @@ def test_the_trainers_output_folder_is_one_run(tmp_path: Path) -> None:
     assert by_role["train_loss"].steps.tolist() == list(range(10, 1001, 10))
     assert by_role["train_loss"].superseded == 0 and by_role["train_loss"].rewinds == ()
     assert run.problems == ()  # the copies in the checkpoints are no restarts
-    assert names([c.path for c in run.checkpoints]) == ["optimizer.pt"] * 2 + ["pytorch_model.bin"] * 2
+    assert (
+        names([c.path for c in run.checkpoints]) == ["pytorch_model.bin"] * 2
+    )  # what lies beside them is read with them
     assert run.hyperparameters["model_type"] == "bert"
 
 

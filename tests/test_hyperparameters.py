@@ -267,3 +267,19 @@ def test_the_trusted_spelling_wins_whatever_the_order() -> None:
     given: dict[str, Scalar] = {"a.lr": 1.0, "learning_rate": 2.0, "z.learning_rate": 3.0, "base_lr": 4.0}
     assert canonical(given) == canonical(dict(reversed(given.items()))) == {"learning_rate": 2.0}
     assert canonical({"b.lr": 2.0, "a.lr": 1.0}) == {"learning_rate": 1.0}
+
+
+def test_a_table_of_settings_logged_as_text() -> None:
+    text = "|param|value|\n|-|-|\n|learning_rate|0.00025|\n|num_envs|8|\n|anneal_lr|True|\n|env_id|a-b:c|"
+    found = hyperparameters.settings_in_text("hyperparameters/text_summary", text)
+    assert found == {"learning_rate": 0.00025, "num_envs": 8, "anneal_lr": True, "env_id": "a-b:c"}
+
+
+@pytest.mark.parametrize("tag", ["note/text_summary", "examples", "train/loss"])
+def test_other_texts_are_no_settings(tag: str) -> None:
+    assert hyperparameters.settings_in_text(tag, '{"lr": 1}') == {}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "[" * 10_000, '{"a": ' * 10_000, "|", "plain words", "{'lr': 1"])
+def test_texts_that_only_seem_to_be_settings_do_no_harm(text: str) -> None:
+    assert hyperparameters.settings_in_text("args/text_summary", text) == {}

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analyzer.errors import IngestError
-from analyzer.ingest import jsonlines
+from analyzer.ingest import json_rows, jsonlines
 from analyzer.model import Reading, Series
 
 Row = Mapping[str, object]
@@ -154,3 +156,69 @@ def test_huge_numbers_and_deep_nesting_do_no_harm(tmp_path: Path) -> None:
 )
 def test_claims(name: str, head: bytes, claimed: bool) -> None:
     assert jsonlines.claims(Path(name), head) is claimed
+
+
+LINE = st.sampled_from(
+    ['{"step": 1, "loss": 0.5}', '{"loss": 0.25, "step": 2, "note": "x"}', '{"loss": NaN}', '{"loss": nan}',
+     '{"a": {"b": 1}}', '{"a": 1, "a/b": 2, "a": {"b": 3}}', "", "  ", '{"loss": 1}, {"loss": 2}', '{"a": [{"x": 1}',
+     '{"b": 1}]}', "[1, 2]", "0", '{"loss": 1', '"b": 2}', '{"loss": 99999999999999999999999}', '{"loss": "0.5"}',
+     '{"mode": "val", "loss": 1}', "garbage", '{"note": "\\ud800", "loss": 3}', "<<<<<<< HEAD", "=======",
+     ">>>>>>> main", '{"loss": true}', '{"loss": null, "acc": 1}']
+)  # fmt: skip
+
+
+def numbers(row: dict[str, object]) -> list[tuple[str, float | None]]:
+    return [(tag, json_rows.number(value)) for tag, value in json_rows.flatten(row)]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@given(lines=st.lists(LINE, max_size=12), ended=st.booleans())
+def test_lines_parsed_together_give_what_each_gives_alone(
+    tmp_path_factory: pytest.TempPathFactory, fast: bool, lines: list[str], ended: bool
+) -> None:
+    if fast:
+        pytest.importorskip("orjson")
+    text = ("\n".join(lines) + "\n" * ended).encode()
+    path = tmp_path_factory.mktemp("lines") / "metrics.jsonl"
+    path.write_bytes(text)
+    together, alone = jsonlines.Lines(), jsonlines.Lines()
+    with pytest.MonkeyPatch.context() as patch:
+        if not fast:
+            patch.setattr(jsonlines, "_fast_parser", lambda: None)
+        found = list(jsonlines._rows(path, together))
+        expected = list(jsonlines._one_by_one(text, 0, alone))
+    assert repr([numbers(row) for row in found]) == repr([numbers(row) for row in expected])
+    if not alone.conflicts:
+        assert (together.bad, together.first_bad, together.first_bad_offset) == (
+            alone.bad,
+            alone.first_bad,
+            alone.first_bad_offset,
+        )
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.sampled_from([1, 2.5, "3", None, True, [1], {"d": 4.0}]))
+    )
+)
+def test_columns_hold_every_number_of_every_row(rows: list[dict[str, object]]) -> None:
+    table = json_rows.Rows()
+    json_rows.add_rows(table, rows)
+    expected: dict[str, list[tuple[int, float]]] = {}
+    for i, row in enumerate(rows):
+        for tag, value in json_rows.flatten(row):
+            if (figure := json_rows.number(value)) is not None:
+                expected.setdefault(tag, []).append((i, figure))
+    found = {tag: json_rows.points(table, tag) for tag in table.columns}
+    assert {tag: list(zip(r.tolist(), v.tolist(), strict=True)) for tag, (r, v) in found.items()} == expected
+
+
+def test_a_damaged_block_costs_only_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonlines, "BLOCK", 256)
+    lines = [json.dumps({"step": i, "loss": i / 8}) for i in range(200)]
+    lines[77] = lines[77][:9]
+    reading = read(tmp_path, "\n".join(lines) + "\n")
+    assert curves(reading)["loss"].steps.tolist() == [i for i in range(200) if i != 77]
+    (problem,) = reading.problems
+    assert problem.kind == "damaged" and "line 78" in problem.message
+    assert problem.offset == sum(len(line) + 1 for line in lines[:77])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analyzer.errors import IngestError
 from analyzer.ingest import stdout
+from analyzer.ingest.printed import words
 from analyzer.model import Reading, Series
 
 
@@ -269,3 +273,79 @@ def test_hostile_text_is_only_text(tmp_path: Path) -> None:
 )
 def test_claims(name: str, head: bytes, claimed: bool) -> None:
     assert stdout.claims(Path(name), head) is claimed
+
+
+PIECE = st.sampled_from(
+    ["loss", "loss:", "val loss", "top5", "acc@1", "Epoch", "[", "]", "/", "(", ")", " ", "  ", "\t", ",", "|", "-", ".",
+     "=", "ms", "%", "e", "nan", "inf", "iter", "step", "3", "-2", "0.5", "1e-4", "+7", "5.", ".5", "12", "4.5s"]
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(PIECE, min_size=2, max_size=10).map("".join), min_size=1, max_size=6))
+def test_a_line_is_read_the_same_however_often_its_kind_came_before(lines: list[str]) -> None:
+    learning, plain = words.Templates(), words.Templates()
+    for at, line in enumerate(lines * words.OFTEN * 2):
+        line = line.replace("12", str(10 + at))
+        expected = words._taken_apart(line, at, None, plain)
+        plain.shapes.clear()
+        assert repr(words.entry_of_words(line, at, None, learning)) == repr(expected)
+
+
+def test_numbers_in_a_dict_may_be_wrapped_in_their_type(tmp_path: Path) -> None:
+    text = "".join(
+        f"{{'loss': np.float64({9 - i}.5), 'grad_norm': tensor({i}.25, device='cuda:0'), 'epoch': {i}}}\n"
+        for i in range(4)
+    )
+    found = curves(tmp_path, text)
+    assert found["loss"].values.tolist() == [9.5, 8.5, 7.5, 6.5]
+    assert found["grad_norm"].values.tolist() == [0.25, 1.25, 2.25, 3.25]
+
+
+def test_a_table_of_commas_below_a_preamble(tmp_path: Path) -> None:
+    text = "Using cache found in /somewhere\nResize(size=240)\nEpoch, Precision, FScore\n"
+    text += "".join(f"{e}, {e / 8}, 0.{e}5\n" + ("saved\n" if e == 2 else "") for e in range(6))
+    found = curves(tmp_path, text)
+    assert found["Precision"].values.tolist() == [e / 8 for e in range(6)]
+    assert found["FScore"].axis == "epoch" and found["FScore"].steps.tolist() == list(range(6))
+
+
+def test_a_table_of_white_space_with_gaps(tmp_path: Path) -> None:
+    text = "epoch     train_loss  valid_loss  accuracy  time\n"
+    text += "".join(
+        f"{e}         {3 - e / 4}         {4 - e / 4}       0.{e}     00:0{e}\n" for e in range(5)
+    )
+    found = curves(tmp_path, text)
+    assert set(found) == {"train_loss", "valid_loss", "accuracy"}
+    assert found["valid_loss"].values.tolist() == [4 - e / 4 for e in range(5)]
+
+
+@pytest.mark.parametrize(
+    "show",
+    [lambda done: f"{25 * done}%|{'█' * done}| {done}/4 [00:01<00:02,  3.1it/s]",
+     lambda done: f"{25 * done}% {'━' * done}{'─' * (4 - done)} {done}/4 3.1it/s 0.{done}s<1.0s"],
+)  # fmt: skip
+def test_the_bar_of_a_detector_with_its_losses_below_their_names(
+    tmp_path: Path, show: Callable[[int], str]
+) -> None:
+    text = ""
+    for epoch in range(1, 6):
+        text += "\n      Epoch    GPU_mem   box_loss   cls_loss  Instances       Size\n"
+        for done in range(5):
+            text += f"        {epoch}/5      2.26G      {9 - epoch}.{4 - done}      0.{epoch}         45        640: {show(done)}\r"
+        text += (
+            "\n                 Class     Images  Instances      Box(P          R      mAP50   mAP50-95)\n"
+        )
+        text += f"                   all        128        929      0.5{epoch}      0.5      0.6{epoch}      0.3\n"
+        text += "                   cat         28         29      0.1      0.1      0.1      0.1\n"
+    found = curves(tmp_path, text)
+    assert found["box_loss"].values.tolist() == [8, 7, 6, 5, 4]
+    assert found["box_loss"].steps.tolist() == [1, 2, 3, 4, 5]
+    assert found["cls_loss"].points == 5
+    assert found["mAP50"].values.tolist() == [0.61, 0.62, 0.63, 0.64, 0.65]
+    assert found["mAP50-95"].steps.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_names_above_words_are_no_table(tmp_path: Path) -> None:
+    text = "epoch, loss and so on\n" + "the loss, as of epoch 3, is a matter of taste\n" * 5
+    with pytest.raises(IngestError):
+        read(tmp_path, text)

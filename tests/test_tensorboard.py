@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +390,23 @@ def regular_events() -> list[Event]:
     return events
 
 
+def irregular_events() -> list[Event]:
+    """Many tags in an order that does not repeat, in every encoding."""
+    rng = np.random.default_rng(3)
+    events = [version()]
+    for step, kind in enumerate(rng.integers(0, 7, 400).tolist()):
+        number = step / 8
+        tensor = TensorProto(dtype=2, tensor_shape=shape(), tensor_content=struct.pack("<d", number))
+        value = scalar(("loss", "val", "acc/top", "lr")[kind % 4], number)
+        if kind == 4:
+            value = Summary.Value(tag="double", tensor=tensor, metadata=plugin("scalars"))
+        elif kind == 5:
+            whole = TensorProto(dtype=9, tensor_shape=shape(), int64_val=[step])
+            value = Summary.Value(tag="whole", tensor=whole)
+        events.append(event(step, value, wall_time=step / 4))
+    return events
+
+
 class Sample:
     def __init__(self, events: list[Event]):
         self.records = [framed(item.SerializeToString()) for item in events]
@@ -395,9 +414,9 @@ class Sample:
         self.ends = np.cumsum([len(item) for item in self.records])
 
 
-MIXED, REGULAR = Sample(sample_events()), Sample(regular_events())
+MIXED, REGULAR, IRREGULAR = Sample(sample_events()), Sample(regular_events()), Sample(irregular_events())
 SAMPLE, WHOLE, ENDS = MIXED.records, MIXED.whole, MIXED.ends
-samples = st.sampled_from([MIXED, REGULAR])
+samples = st.sampled_from([MIXED, REGULAR, IRREGULAR])
 places = st.floats(0, 1, exclude_max=True)  # as a share of the file
 
 
@@ -460,6 +479,40 @@ def test_a_flipped_bit_costs_one_record_and_is_reported(
     (problem,) = reading.problems
     assert problem.kind == "checksum"
     assert problem.offset == sample.ends[hit] - len(sample.records[hit])
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["at once", "each"])
+@given(sample=samples, hits=st.lists(st.tuples(places, places, st.integers(0, 7)), min_size=2, max_size=6))
+@settings(max_examples=60)
+def test_bits_flipped_in_several_payloads_cost_those_records(
+    folder: Path, quick: bool, sample: Sample, hits: list[tuple[float, float, int]]
+) -> None:
+    damaged = [bytearray(record) for record in sample.records]
+    for record, place, bit in hits:
+        found = damaged[int(record * len(damaged))]
+        found[records.HEADER + int(place * (len(found) - records.HEADER))] ^= 1 << bit
+    whole = [one for one, other in zip(sample.records, damaged, strict=True) if one == other]
+    with pytest.MonkeyPatch.context() as patch:
+        if not quick:
+            patch.setattr(crc32c, "compiled", lambda: None)
+        reading = read_bytes(folder, b"".join(damaged))
+    expected = read_bytes(folder, b"".join(whole))
+    assert reading is not None and expected is not None
+    assert points(reading) == points(expected)
+    lost = len(damaged) - len(whole)
+    counts = [problem.message.split()[0] for problem in reading.problems if problem.kind == "checksum"]
+    assert counts == ([str(lost)] if lost else [])
+
+
+@pytest.mark.parametrize("sample", [REGULAR, IRREGULAR], ids=["regular", "irregular"])
+def test_the_same_bit_flipped_in_every_record(tmp_path: Path, sample: Sample) -> None:
+    damaged = [bytearray(record) for record in sample.records]
+    for record in damaged[1:]:
+        record[-5] ^= 0x10
+    reading = read_bytes(tmp_path, b"".join(damaged))
+    assert reading is not None and reading.series == ()
+    (problem,) = reading.problems
+    assert problem.kind == "checksum" and problem.message.startswith(f"{len(damaged) - 1} records")
 
 
 def test_a_tag_of_which_nothing_is_whole(tmp_path: Path) -> None:
@@ -529,6 +582,10 @@ def test_stretch_of_zeros_inside_a_file(tmp_path: Path) -> None:
     assert problem.offset == ENDS[59]
 
 
+def every_record(window: records.Window) -> tuple[np.ndarray, np.ndarray]:
+    return records.merged([(window.starts, window.lengths), *map(records.spread, window.runs)])
+
+
 @pytest.mark.parametrize("window", [64, 100, 1000, 5000])
 def test_windows_of_any_size_give_the_same_records(tmp_path: Path, window: int) -> None:
     path = tmp_path / "log"
@@ -537,9 +594,8 @@ def test_windows_of_any_size_give_the_same_records(tmp_path: Path, window: int) 
 
     def payloads(size: int) -> tuple[list[tuple[int, bytes]], records.Damage]:
         damage, out = records.Damage(), []
-        for window in records.read_windows(path, damage, size):
-            good = records.verified(window, np.arange(len(window.starts)), damage)
-            for start, length in zip(window.starts[good], window.lengths[good], strict=True):
+        for window in records.read_windows(path.open("rb", buffering=0), damage, size):
+            for start, length in zip(*every_record(window), strict=True):
                 out.append((window.base + int(start), window.data[start : start + length].tobytes()))
         return out, damage
 
@@ -547,13 +603,32 @@ def test_windows_of_any_size_give_the_same_records(tmp_path: Path, window: int) 
     assert len(payloads(window)[0]) == len(SAMPLE) + 1
 
 
+@pytest.mark.parametrize("window", [300, 3000])
+@pytest.mark.parametrize("sample", [MIXED, REGULAR, IRREGULAR], ids=["mixed", "regular", "irregular"])
+def test_windows_of_any_size_give_the_same_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: Sample, window: int
+) -> None:
+    path = tmp_path / "events.out.tfevents.1.host"
+    path.write_bytes(sample.whole)
+    expected = tensorboard.read(path)
+    assert points(expected)
+    in_parts = partial(records.read_windows, window=window)
+    monkeypatch.setattr(records, "read_windows", in_parts)
+    same_readings(tensorboard.read(path), expected)
+
+
 # --------------------------------------------------------------------------- the fast way and the slow
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, path: Path) -> Reading:
+    """Each record's checksum on its own, and each message parsed."""
     with monkeypatch.context() as patch:
-        patch.setattr(event_columns, "take", lambda window, log: np.arange(len(window.starts)))
-        patch.setattr(event_histograms, "take", lambda window, some, log: some)
+        patch.setattr(records, "_go_on", lambda frames: None)
+        patch.setattr(records, "_start_run", lambda frames: False)
+        patch.setattr(records, "_stretch_holds", lambda data, starts, lengths: False)
+        patch.setattr(event_columns, "take", lambda window, starts, lengths, log: (starts, lengths))
+        patch.setattr(event_columns, "take_one", lambda *record: False)
+        patch.setattr(event_histograms, "take", lambda window, starts, lengths, log: (starts, lengths))
         return tensorboard.read(path)
 
 
@@ -665,12 +740,12 @@ def test_regular_scalars_go_the_fast_way(
     if order == "at random":
         np.random.default_rng(0).shuffle(chosen)
     path = log([version(), *(event(k, scalar(f"tag{tag}", k)) for k, tag in enumerate(chosen))])
-    left = []
-    take = event_columns.take
-    monkeypatch.setattr(event_columns, "take", lambda window, log: left.append(take(window, log)) or left[-1])
+    one_by_one = []
+    take_one = event_columns.take_one
+    monkeypatch.setattr(event_columns, "take_one", lambda *at: one_by_one.append(at) or take_one(*at))
     reading = tensorboard.read(path)
     assert sum(s.points for s in reading.series) == 3000
-    assert sum(map(len, left)) < 40
+    assert len(one_by_one) < 40
 
 
 # --------------------------------------------------------------------------- checksums
@@ -691,6 +766,34 @@ def test_checksums_of_many_payloads(payloads: list[bytes]) -> None:
     assert found.tolist() == [masked_crc32c(p) for p in payloads]
 
 
+def test_compiled_code_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert crc32c.compiled() is not None  # a dependency; without it every other test here is slower
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    assert crc32c.compiled.__wrapped__() is None
+
+
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=12), st.data())
+def test_a_stretch_of_records_holds_only_if_each_does(payloads: list[bytes], data: st.DataObject) -> None:
+    whole = bytearray(bytes(records.MARGIN) + b"".join(map(framed, payloads)) + bytes(records.MARGIN))
+    at, starts = records.MARGIN, []
+    for payload in payloads:
+        starts.append(at + records.HEADER)
+        at += records.OVERHEAD + len(payload)
+    places = np.array(starts), np.array([len(payload) for payload in payloads])
+
+    def holds(content: bytes) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(records, "FEW", 1)
+            return records._stretch_holds(np.frombuffer(content, np.uint8).copy(), *places)
+
+    assert holds(bytes(whole))
+    record = data.draw(st.integers(0, len(payloads) - 1))
+    whole[starts[record] + data.draw(st.integers(0, len(payloads[record]) + 3))] ^= data.draw(
+        st.integers(1, 255)
+    )
+    assert not holds(bytes(whole))
+
+
 @pytest.mark.parametrize("size", [4095, 4096, 70_000, 1_000_003])
 def test_checksum_of_a_large_payload(size: int) -> None:
     payload = np.random.default_rng(size).bytes(size)
@@ -699,24 +802,17 @@ def test_checksum_of_a_large_payload(size: int) -> None:
     assert found.tolist() == [crc32c.masked(crc32c.crc32c(payload))]
 
 
-@pytest.mark.parametrize("repeated", [True, False])
-def test_long_payloads_go_through_compiled_code_where_there_is_some(
-    monkeypatch: pytest.MonkeyPatch, repeated: bool
-) -> None:
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_checksums_are_the_same_without_compiled_code(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     rng = np.random.default_rng(0)
-    payloads = [bytes(k) + rng.bytes(20_000) for k in range(30)]
-    if repeated:  # blocks that are equal are looked up once
-        payloads = [payloads[0] + payload[:300] for payload in payloads]
+    payloads = [bytes(k) + rng.bytes(size) for k in range(30)]
     data = np.frombuffer(bytes(64) + b"".join(payloads) + bytes(64), np.uint8).copy()
     lengths = np.array([len(p) for p in payloads], np.int64)
     starts = 64 + np.cumsum(lengths) - lengths
     expected = [masked_crc32c(p) for p in payloads]
-    monkeypatch.setattr(crc32c, "_compiled", lambda: None)
     assert crc32c.checksums(data, starts, lengths).tolist() == expected
-    asked = []
-    monkeypatch.setattr(crc32c, "_compiled", lambda: lambda part: asked.append(part) or crc32c.crc32c(part))
+    monkeypatch.setattr(crc32c, "compiled", lambda: None)
     assert crc32c.checksums(data, starts, lengths).tolist() == expected
-    assert asked == payloads
 
 
 # --------------------------------------------------------------------------- real logs

@@ -9,16 +9,17 @@ import itertools
 import mmap
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyzer.errors import IngestError
 from analyzer.ingest import tables
+from analyzer.ingest.cells import Cells, gathered, take
 from analyzer.ingest.layouts import (
     SAMPLE_ROWS,
     SPACES,
@@ -34,7 +35,7 @@ from analyzer.ingest.layouts import (
     unmistakable,
 )  # fmt: skip
 from analyzer.ingest.tables import Column, Labels, Table
-from analyzer.model import Axis, FloatArray, IntArray, Problem, Reading
+from analyzer.model import Axis, FloatArray, Problem, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +47,17 @@ ORDER = 50
 SUFFIXES = frozenset([".csv", ".tsv"])
 TEXT_SUFFIXES = frozenset([".log", ".txt", ".dat", ".out", ""])
 SAMPLE = 256 * 1024  # bytes looked at to find the header
+SMALL = 1 << 20  # bytes of a table for which pandas is not worth importing
 MAX_COLUMNS = 10_000
 CELLS_AT_ONCE = 2_000_000
 MAX_SECTIONED = 1 << 28  # bytes of a file that is searched for further headers
-MAX_WORDS = 1000  # different words of a column of labels
+MAX_HEADERS = 1000
 TENSORBOARD = re.compile(r"run-(.+?)-tag-(.+)")
 LOG_WORDS = frozenset(
     ("", "metrics", "metric", "log", "logs", "loss", "losses", "history", "results", "stats")
 )
+WORDED = re.compile(rb"\n[ \t]*([\"#]?[A-Za-z_][^\r\n]{0,65535})")
+WORDED_BY_RETURNS = re.compile(WORDED.pattern.replace(rb"\n", b"\r", 1))
 HELD_OUT = tables.SPLITS - {"train", "training"}
 
 
@@ -134,79 +138,7 @@ def reason_against(lines: Sequence[str]) -> str:
     return "no header with rows of numbers beneath it: not a table of logged values"
 
 
-# Reading the cells
-
-Block = tuple[int, FloatArray, IntArray | None]
-
-
-@dataclass(slots=True)
-class Cells:
-    """One column of the file while its blocks of rows come in.
-
-    ``numbers`` holds blocks of (first row, values, rows or None for all of them) by tag: a cell
-    that is a list feeds several tags. ``words`` holds (first row, codes) of cells that are text.
-    """
-
-    name: str
-    numbers: dict[str, list[Block]] = field(default_factory=dict)
-    known: dict[str, int] = field(default_factory=dict)
-    words: list[tuple[int, IntArray]] = field(default_factory=list)
-    lost: int = 0
-    example: str = ""
-
-
-def take(column: Cells, cells: pd.Series[Any], start: int, decimal: str) -> None:
-    """Add one block: numbers as they are; of text, each different cell is looked at once."""
-    if cells.dtype.kind in "iuf":
-        values = cells.to_numpy(dtype=np.float64)
-        keep(column, column.name, start, values, ~np.isnan(values))
-        return
-    codes, different = cells.astype(object).factorize()
-    found = [named_numbers(column.name, str(text), decimal) for text in different]
-    for tag in dict.fromkeys(tag for numbers in found for tag in numbers):
-        # One more entry than there are texts: a missing cell has code -1 and takes the last.
-        values = np.array([*(numbers.get(tag, np.nan) for numbers in found), np.nan])
-        present = np.array([*(tag in numbers for numbers in found), False])
-        keep(column, tag, start, values[codes], present[codes])
-    keep_words(column, start, codes, [words_of(str(t), n) for t, n in zip(different, found, strict=True)])
-
-
-def words_of(text: str, numbers: Mapping[str, float]) -> str:
-    """The text of a cell that is neither numbers nor a sign for nothing."""
-    return "" if numbers or tables.cell(text) is None else text.strip()
-
-
-def named_numbers(name: str, text: str, decimal: str) -> dict[str, float]:
-    """The numbers in one cell by tag: none, one, or one for each element of a list."""
-    fraction = re.fullmatch(r"\s*(\d+)\s*/\s*\d+\s*", text)
-    if fraction and tables.normalise(name) in tables.COUNTERS:  # epoch 3/10
-        return {name: float(fraction[1])}
-    if decimal == "," or re.fullmatch(r"\s*[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?\s*", text):
-        text = text.replace(",", "." if decimal == "," else "")
-    value = tables.cell(text)
-    if isinstance(value, float):
-        return {name: value}
-    return {f"{name}[{i}]": v for i, v in enumerate(value)} if isinstance(value, tuple) else {}
-
-
-def keep(column: Cells, tag: str, start: int, values: FloatArray, present: NDArray[np.bool_]) -> None:
-    if present.all():
-        column.numbers.setdefault(tag, []).append((start, values, None))
-    elif present.any():
-        rows = np.flatnonzero(present)
-        column.numbers.setdefault(tag, []).append((start, values[rows], rows))
-
-
-def keep_words(column: Cells, start: int, codes: IntArray, texts: list[str]) -> None:
-    """Cells of text by number of the word; too many different ones are counted only."""
-    is_text = np.array([*(bool(text) for text in texts), False])[codes]
-    if not is_text.any():
-        return
-    column.lost += int(is_text.sum())
-    column.example = column.example or next(text for text in texts if text)
-    if len(column.known) + len(texts) <= MAX_WORDS:
-        own = [column.known.setdefault(text, len(column.known)) if text else -1 for text in texts]
-        column.words.append((start, np.array([*own, -1], dtype=np.int64)[codes]))
+# Reading the rows
 
 
 def read_sections(path: Path, layout: Layout) -> tuple[Table, list[Problem]]:
@@ -238,8 +170,8 @@ def later_headers(path: Path, layout: Layout) -> list[int]:
     current: Sequence[str] = layout.header
     found: list[int] = []
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        worded = re.finditer(rb"[\r\n]([\"#]?[A-Za-z_][^\r\n]{0,65535})", data)
-        for match in itertools.islice(worded, MAX_WORDS):
+        worded = WORDED if data.find(b"\n") >= 0 else WORDED_BY_RETURNS
+        for match in itertools.islice(worded.finditer(data), MAX_HEADERS):
             cells = header_cells(match[1].decode(layout.encoding, errors="replace"), layout.delimiter)
             if renews(cells, current):
                 found.append(match.start(1))
@@ -247,29 +179,52 @@ def later_headers(path: Path, layout: Layout) -> list[int]:
     return found
 
 
-def read_table(
-    path: Path, layout: Layout, section: bytes | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
-) -> tuple[Table, list[Problem]]:
-    """A file or a section of it in blocks of rows: memory is that of its numbers, not of its text."""
-    import pandas as pd
+def read_table(path: Path, layout: Layout, section: bytes | None) -> tuple[Table, list[Problem]]:
+    """A file or a section of it in blocks of rows: memory is that of its numbers, not of its text.
 
-    cells = {j: Cells(name) for j, name in enumerate(layout.names) if name is not None}
-    length = 0
-    problems: list[Problem] = []
-    with opened(path, layout, section) as text, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    A quote that is never closed would swallow the rest: then quotes count as any other character.
+    """
+    size = path.stat().st_size if section is None else len(section)
+    readers: list[RowReader] = [frames, partial(frames, quoting=csv.QUOTE_NONE)]
+    for reader in (rows_of_cells, *readers) if size <= SMALL else readers:
+        columns = {j: Cells(name) for j, name in enumerate(layout.names) if name is not None}
+        length, lost = 0, Lost()
         try:
-            for frame in frames(text, layout, quoting):
-                frame = without_headers(frame, layout)
-                for j, column in cells.items():
-                    take(column, frame[j], length, layout.decimal)
-                length += len(frame)
-        except (pd.errors.ParserError, ValueError, OverflowError) as error:
-            if quoting != csv.QUOTE_NONE:
-                return read_table(path, layout, section, csv.QUOTE_NONE)
-            problems.append(Problem(str(path), "damaged", f"reading stopped: {str(error)[:200]}"))
-    problems += skipped_lines(path, [str(w.message) for w in caught])
-    return gathered(path, list(cells.values()), length, problems), problems
+            with opened(path, layout, section) as text:
+                for block in reader(text, layout, lost):
+                    for j, column in columns.items():
+                        take(column, block.cells[j], length, layout.decimal)
+                    length += block.length
+            break
+        except (csv.Error, ValueError, OverflowError) as error:
+            lost.stopped = str(error)[:200]
+    problems = list(lost.problems(str(path)))
+    return gathered(path, list(columns.values()), length, problems), problems
+
+
+@dataclass(slots=True)
+class Lost:
+    """What did not get into the table."""
+
+    lines: int = 0  # that have more cells than the header has names
+    stopped: str = ""
+
+    def problems(self, path: str) -> Iterator[Problem]:
+        if self.stopped:
+            yield Problem(path, "damaged", f"reading stopped: {self.stopped}")
+        if self.lines:
+            lines = f"{self.lines} line{'s' if self.lines > 1 else ''}"
+            yield Problem(path, "damaged", f"{lines} with more cells than the header has names; left out")
+
+
+class Block(NamedTuple):
+    """Rows by column: numbers with NaN where a cell is missing, or texts."""
+
+    length: int
+    cells: Sequence[FloatArray | list[str]]
+
+
+RowReader = Callable[[TextIO, Layout, Lost], Iterator[Block]]
 
 
 def opened(path: Path, layout: Layout, section: bytes | None) -> TextIO:
@@ -281,68 +236,83 @@ def opened(path: Path, layout: Layout, section: bytes | None) -> TextIO:
     return text
 
 
-def frames(text: TextIO, layout: Layout, quoting: Literal[0, 3]) -> Iterator[pd.DataFrame]:
-    """Blocks of rows, columns by number. Only an empty cell counts as missing, not the word NaN."""
+def rows_of_cells(text: TextIO, layout: Layout, lost: Lost) -> Iterator[Block]:
+    """The whole of a small table, without the second that importing pandas takes."""
+    if layout.delimiter == SPACES:
+        rows = [line.split() for line in text]
+    else:
+        rows = list(csv.reader(text, delimiter=layout.delimiter, skipinitialspace=True, strict=True))
+    width = len(layout.names)
+    named = [(j, name) for j, name in enumerate(layout.names) if name]
+    kept = []
+    for row in rows:
+        if len(row) > width and any(cell.strip() for cell in row[width:]):
+            lost.lines += 1
+        elif any(row) and not repeats(row, named):
+            kept.append(row if len(row) == width else [*row[:width], *[""] * (width - len(row))])
+    if kept:
+        yield Block(len(kept), [list(map(str.strip, cells)) for cells in zip(*kept, strict=True)])
+
+
+def repeats(row: Sequence[str], named: Sequence[tuple[int, str]]) -> bool:
+    """A comment or a header again, which runs appended to one file leave in it."""
+    if row[0][:1] == "#":
+        return True
+    return bool(named) and all(j < len(row) and row[j].strip() == name for j, name in named)
+
+
+def frames(
+    text: TextIO, layout: Layout, lost: Lost, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> Iterator[Block]:
+    """Blocks of rows of a large table. Only an empty cell counts as missing, not the word NaN.
+
+    One column more than there are names catches rows that are too long, which pandas else cuts
+    without a word where the first one is.
+    """
     import pandas as pd
 
-    try:
-        yield from pd.read_csv(
-            text, sep=layout.delimiter, header=None, names=list(range(len(layout.names))), index_col=False,
-            keep_default_na=False, na_values=[""], skipinitialspace=True, on_bad_lines="warn",
-            low_memory=False, chunksize=max(1000, CELLS_AT_ONCE // len(layout.names)),
-            decimal=layout.decimal, quoting=quoting,
-        )  # fmt: skip
-    except pd.errors.EmptyDataError:
-        return
+    named, width = [(j, name) for j, name in enumerate(layout.names) if name], len(layout.names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for frame in pd.read_csv(
+                text, sep=layout.delimiter, header=None, names=list(range(width + 1)), index_col=False,
+                keep_default_na=False, na_values=[""], skipinitialspace=True, on_bad_lines="warn",
+                low_memory=False, chunksize=max(1000, CELLS_AT_ONCE // width),
+                decimal=layout.decimal, quoting=quoting,
+            ):  # fmt: skip
+                fits = frame[width].isna()
+                if not fits.all():
+                    lost.lines += int((~fits).sum())
+                    frame = frame[fits]
+                yield without_headers([cells_of(frame[j]) for j in range(width)], named)
+        except pd.errors.EmptyDataError:
+            return
+        finally:
+            lost.lines += sum(str(w.message).count("Skipping line") for w in caught)
 
 
-def without_headers(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
-    """Drop repeated headers and comments, which runs appended to one file leave in it."""
-    named = [(j, name) for j, name in enumerate(layout.names) if name]
-    if not named or any(frame[j].dtype.kind in "iuf" for j, _ in named if not frame[j].isna().all()):
-        return frame  # a header would have made text of every column
-    first = frame[named[0][0]].astype(object)
-    repeated = first.map(lambda cell: str(cell).lstrip("# ").rstrip() == named[0][1])
-    for j, name in named[1:]:
-        repeated &= frame[j].astype(object).map(lambda cell, name=name: str(cell).strip() == name)
-    comments = first.map(lambda cell: isinstance(cell, str) and cell.startswith("#"))
-    return frame[~(repeated | comments)]
+def cells_of(column: pd.Series[Any]) -> FloatArray | list[str]:
+    """Own memory, so that none of the frame is kept for it."""
+    if column.dtype.kind in "iufb":
+        return column.to_numpy(dtype=np.float64, copy=True)
+    cells = column.to_numpy(dtype=object, na_value="").tolist()
+    return [cell.strip() if type(cell) is str else str(cell) for cell in cells]  # True beside empty cells
 
 
-def skipped_lines(path: Path, warned: list[str]) -> list[Problem]:
-    count = sum(message.count("Skipping line") for message in warned)
-    if not count:
-        return []
-    lines = f"{count} line{'s' if count > 1 else ''}"
-    return [Problem(str(path), "damaged", f"{lines} with more cells than the header has names; left out")]
-
-
-def gathered(path: Path, cells: list[Cells], length: int, problems: list[Problem]) -> Table:
-    """The table of all blocks. A column with more words than numbers is one of words."""
-    columns: list[Column] = []
-    for column in cells:
-        points = sum(len(values) for blocks in column.numbers.values() for _, values, _ in blocks)
-        if points < max(1, column.lost):
-            continue
-        if column.lost:
-            problems.append(tables.lost_cells(str(path), column.name, column.lost, column.example))
-        columns += [joined(tag, column.numbers.pop(tag), length) for tag in list(column.numbers)]
-    return Table(length, tuple(columns), tuple(labels_of(c, length) for c in cells if c.known))
-
-
-def joined(name: str, blocks: list[Block], length: int) -> Column:
-    values = np.concatenate([values for _, values, _ in blocks])
-    if len(values) == length:
-        return Column(name, values)
-    rows = [start + (np.arange(len(v)) if at is None else at) for start, v, at in blocks]
-    return Column(name, values, np.concatenate(rows))
-
-
-def labels_of(column: Cells, length: int) -> Labels:
-    codes = np.full(length, -1, dtype=np.int64)
-    for start, block in column.words:
-        codes[start : start + len(block)] = block
-    return Labels(column.name, tuple(column.known), codes)
+def without_headers(cells: list[FloatArray | list[str]], named: Sequence[tuple[int, str]]) -> Block:
+    """Drop repeated headers and comments, which make text of their columns."""
+    length, first = len(cells[0]), cells[named[0][0] if named else 0]
+    dropped: set[int] = set()
+    if isinstance(cells[0], list):
+        dropped |= {i for i, text in enumerate(cells[0]) if text[:1] == "#"}
+    if isinstance(first, list) and named:
+        again = [i for i, text in enumerate(first) if text == named[0][1]]
+        dropped |= {i for i in again if repeats([str(column[i]) for column in cells], named)}
+    if not dropped:
+        return Block(length, cells)
+    kept = [i for i in range(length) if i not in dropped]
+    return Block(len(kept), [c[kept] if not isinstance(c, list) else [c[i] for i in kept] for c in cells])
 
 
 def ends_cut(path: Path, layout: Layout) -> bool:
@@ -376,7 +346,7 @@ def to_reading(path: Path, layout: Layout, table: Table, problems: list[Problem]
     """The series of a table, named after the file where its columns say too little."""
     reason = no_curves(table)
     if reason:
-        problems.append(Problem(str(path), "unsupported", reason))
+        problems.append(Problem(str(path), "no-series", reason))
         return Reading(problems=tuple(problems))
     table = renamed(path, layout, table)
     axis: Axis = "episode" if is_monitor(layout) else "row"
@@ -387,7 +357,7 @@ def to_reading(path: Path, layout: Layout, table: Table, problems: list[Problem]
         if part.only in ("", s.tag)
     )
     if not series:
-        raise IngestError(str(path), "a table without a column of numbers to follow", "unsupported")
+        raise IngestError(str(path), "a table without a column of numbers to follow", "no-series")
     return Reading(series=series, problems=tuple(problems))
 
 

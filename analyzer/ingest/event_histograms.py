@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from analyzer.ingest import records
 from analyzer.ingest.crc32c import Bytes, items
-from analyzer.ingest.event_log import Frame, Log
+from analyzer.ingest.event_frames import Frame, Frames
+from analyzer.ingest.event_log import Log
 from analyzer.model import FloatArray, IntArray
 
 SHORTEST = 100  # bytes: shorter records have no buckets worth the trouble
@@ -69,13 +70,12 @@ class _Cursors:
         self.fits &= self.at + size == self.ends
 
 
-def take(window: records.Window, some: IntArray, log: Log) -> IntArray:
-    """Add the histograms among the verified records ``some`` to the log; the numbers of the others."""
-    some_long = some[window.lengths[some] >= SHORTEST]
+def take(window: records.Window, starts: IntArray, lengths: IntArray, log: Log) -> tuple[IntArray, IntArray]:
+    """Add the histograms among these records to the log; starts and lengths of the others."""
+    some_long = np.flatnonzero(lengths >= SHORTEST)
     if len(some_long) < FEWEST:
-        return some
-    starts = window.starts[some_long]
-    cursors = _Cursors(window.data, starts, starts + window.lengths[some_long])
+        return starts, lengths
+    cursors = _Cursors(window.data, starts[some_long], (starts + lengths)[some_long])
     cursors.key(0x09)
     walls = cursors.double(cursors.fits)
     steps = cursors.varint(cursors.optional(0x10))
@@ -104,7 +104,8 @@ def take(window: records.Window, some: IntArray, log: Log) -> IntArray:
             moments,
             log,
         )
-    return np.setdiff1d(some, some_long[fits], assume_unique=True)
+    others = np.delete(np.arange(len(starts)), some_long[fits])
+    return starts[others], lengths[others]
 
 
 def _add_frames(
@@ -114,20 +115,15 @@ def _add_frames(
     moments: FloatArray,
     log: Log,
 ) -> None:
-    """Add the records numbered ``fits``; buckets stay in one copy of all they lie in, unless that is sparse."""
-    limits_at, counts_at, sizes = (column[fits] for column in columns[-3:])
-    first, last = int(limits_at[0]), int(counts_at[-1] + sizes[-1])
-    dense = 4 * int(sizes.sum()) > last - first
-    data = window.data[first:last].copy() if dense else window.data
-    if not dense:
-        first = 0
-    found = zip(*moments[:, fits].tolist(), strict=True)
-    rows = zip(*(column[fits].tolist() for column in columns), found, strict=True)
-    for place, step, wall, tag_at, tag_size, limits, counts, size, summary in rows:
-        right = np.ndarray((size // 8,), np.float64, data, limits - first)
-        held = np.ndarray((size // 8,), np.float64, data, counts - first)
-        if not dense:
-            right, held = right.copy(), held.copy()
-        tag = window.data[tag_at : tag_at + tag_size].tobytes()
+    """Add the records numbered ``fits``, together for each tag."""
+    found: dict[bytes, list[Frame]] = {}
+    rows = zip(*(column[fits].tolist() for column in columns), *moments[:, fits].tolist(), strict=True)
+    data = window.data
+    for place, step, wall, tag_at, tag_size, limits, counts, size, *summary in rows:
+        right = np.ndarray((size // 8,), np.float64, data, limits)
+        held = np.ndarray((size // 8,), np.float64, data, counts)
         frame = Frame(place + window.base, float(step), wall, summary, None, right, held)
-        log.frames.setdefault((tag, False), []).append(frame)
+        found.setdefault(data[tag_at : tag_at + tag_size].tobytes(), []).append(frame)
+    share = min(1.0, (window.base + int(columns[-2][fits[-1]])) / window.size)
+    for tag, frames in found.items():
+        log.frames.setdefault((tag, False), Frames()).add(frames, share)

@@ -1,15 +1,16 @@
-"""What has been read of an event file: points and histograms of all tags in columns."""
+"""What has been read of an event file: the points of all tags in columns, and the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analyzer.model import FloatArray, Histograms, IntArray, Scalar, Series, Text
+from analyzer.ingest.event_frames import Frames
+from analyzer.ingest.wire import text_of
+from analyzer.model import FloatArray, IntArray, Scalar, Series, Text
 
 Key = tuple[bytes, bool]  # tag as written; whether its values are tensors
 
@@ -23,26 +24,39 @@ class Points(NamedTuple):
     values: FloatArray
 
 
-class Frame(NamedTuple):
-    """One histogram. Its buckets' edges are ``left`` and ``right``; with ``left`` None, ``right`` holds
-    the upper limits of adjoining buckets."""
+@dataclass(slots=True, eq=False)
+class Block:
+    """Points of several tags that were written in turn: columns [tags, room], ``filled`` of them so far.
 
-    position: int
-    step: float
-    wall_time: float
-    moments: Sequence[float]  # as in events.Moments
-    left: FloatArray | None
-    right: FloatArray
-    counts: FloatArray
+    ``runs`` tell where they lie in the file: start, place of each tag's point in a period, number and
+    bytes of the periods.
+    """
+
+    steps: FloatArray
+    wall_times: FloatArray
+    values: FloatArray
+    filled: int = 0
+    runs: list[tuple[int, IntArray, int, int]] = field(default_factory=list)
+
+    def points(self, row: int) -> Points:
+        """The points of one tag."""
+        places = [start + places[row] + size * np.arange(count) for start, places, count, size in self.runs]
+        return Points(np.concatenate(places), *self.columns(row))
+
+    def columns(self, row: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Steps, wall times and values of one tag."""
+        some = slice(self.filled)
+        return self.steps[row, some], self.wall_times[row, some], self.values[row, some]
 
 
 @dataclass(slots=True)
 class Log:
     numbers: dict[Key, int] = field(default_factory=dict)
-    rows: list[tuple[list[int], Points]] = field(default_factory=list)  # tags' numbers; [tags, points]
+    blocks: dict[tuple[int, ...], list[Block]] = field(default_factory=dict)  # by tags' numbers
+    reserved: int = 0  # points that the blocks have room for
     mixed: list[tuple[IntArray, Points]] = field(default_factory=list)  # points of many tags: their numbers
     single: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # number, then a point
-    frames: dict[Key, list[Frame]] = field(default_factory=dict)
+    frames: dict[Key, Frames] = field(default_factory=dict)
     plugins: dict[bytes, str] = field(default_factory=dict)  # by tag; the first event's counts
     texts: list[Text] = field(default_factory=list)
     hyperparameters: dict[str, Scalar] = field(default_factory=dict)
@@ -55,29 +69,55 @@ class Log:
         return self.numbers.setdefault(key, len(self.numbers))
 
 
-def name_of(tag: bytes) -> str:
-    """The tag as text; bytes that are not UTF-8 stay distinct."""
-    return tag.decode("utf-8", "backslashreplace")
+def block(log: Log, numbers: tuple[int, ...], count: int, most: int, limit: int) -> Block:
+    """A block of these tags with room for ``count`` points of each.
+
+    A new one has room for ``most``, if that does not raise the room of all beyond ``limit`` points: what
+    is not filled is never touched, and what is filled need not be joined.
+    """
+    blocks = log.blocks.setdefault(numbers, [])
+    if not blocks or blocks[-1].values.shape[1] < blocks[-1].filled + count:
+        room = most if log.reserved + most * len(numbers) <= limit else count
+        log.reserved += room * len(numbers)
+        blocks.append(Block(*np.empty((3, len(numbers), room))))
+    return blocks[-1]
 
 
 def series(log: Log, source: str) -> Iterator[Series]:
     """One curve a tag, its points in file order; the tag that was written first comes first."""
-    parts = _by_number(log)
-    curves: dict[bytes, list[Points]] = {}
+    rows: dict[int, list[tuple[Block, int]]] = {}
+    for numbers, blocks in log.blocks.items():
+        for row, number in enumerate(numbers):
+            rows.setdefault(number, []).extend((block, row) for block in blocks)
+    single = _by_number(log)
+    curves: dict[bytes, tuple[list[tuple[Block, int]], list[Points]]] = {}
     for (tag, is_tensor), number in log.numbers.items():
-        if number in parts and (not is_tensor or log.plugins.get(tag, "scalars") == "scalars"):
-            curves.setdefault(tag, []).extend(parts[number])
-    joined = [(tag, _in_file_order(found)) for tag, found in curves.items()]
-    for tag, points in sorted(joined, key=lambda item: int(item[1].positions[0])):
-        yield Series(name_of(tag), points.steps, points.values, points.wall_times, source=source)
+        if not is_tensor or log.plugins.get(tag, "scalars") == "scalars":
+            in_blocks, others = curves.setdefault(tag, ([], []))
+            in_blocks += rows.get(number, [])
+            others += single.get(number, [])
+    found = [_curve(text_of(tag), *parts, source) for tag, parts in curves.items()]
+    yield from (curve for _, curve in sorted(found, key=lambda item: item[0]))
+
+
+def _curve(
+    tag: str, in_blocks: list[tuple[Block, int]], others: list[Points], source: str
+) -> tuple[int, Series]:
+    """The curve of one tag, and where in the file it begins."""
+    if len(in_blocks) == 1 and not others:
+        ((block, row),) = in_blocks
+        start, places, _, _ = block.runs[0]
+        steps, wall_times, values = block.columns(row)
+    else:
+        points = _in_file_order([*(block.points(row) for block, row in in_blocks), *others])
+        start, places, row = int(points.positions[0]), np.zeros(1, np.int64), 0
+        _, steps, wall_times, values = points
+    return start + int(places[row]), Series(tag, steps, values, wall_times, source=source)
 
 
 def _by_number(log: Log) -> dict[int, list[Points]]:
-    """All points, by the number of their tag."""
+    """The points that are in no block, by the number of their tag."""
     parts: dict[int, list[Points]] = {}
-    for numbers, rows in log.rows:
-        for k, number in enumerate(numbers):
-            parts.setdefault(number, []).append(taken(rows, k))
     mixed = list(log.mixed)
     if log.single:
         numbers_of, positions, *rest = zip(*log.single, strict=True)
@@ -95,8 +135,7 @@ def _by_number(log: Log) -> dict[int, list[Points]]:
     return parts
 
 
-def taken(points: Points, some: IntArray | NDArray[np.bool_] | int) -> Points:
-    """The points numbered, marked, or in the row ``some``."""
+def _taken(points: Points, some: IntArray) -> Points:
     return Points(points.positions[some], points.steps[some], points.wall_times[some], points.values[some])
 
 
@@ -115,54 +154,4 @@ def _in_file_order(parts: list[Points]) -> Points:
     points = _joined(sorted(parts, key=lambda part: int(part.positions[0])))
     if (points.positions[1:] > points.positions[:-1]).all():
         return points
-    order = np.argsort(points.positions, kind="stable")
-    return taken(points, order)
-
-
-def histograms(log: Log, source: str) -> Iterator[Histograms]:
-    for frames in log.frames.values():
-        frames.sort(key=lambda frame: frame.position)
-    # One block for all: so it comes in large pages. To touch small ones takes longer than to fill them.
-    room = np.empty(3 * sum(len(frame.counts) for frames in log.frames.values() for frame in frames))
-    for tag, is_tensor in sorted(log.frames, key=lambda key: log.frames[key][0].position):
-        frames = log.frames.pop((tag, is_tensor))  # freed once it is copied: it may be large
-        if is_tensor and log.plugins.get(tag) != "histograms":
-            continue
-        moments = np.array([frame.moments for frame in frames], np.float64).T.copy()
-        offsets = np.cumsum([0, *(len(frame.counts) for frame in frames)], dtype=np.int64)
-        size = int(offsets[-1])
-        (left, right, counts), room = room[: 3 * size].reshape(3, size), room[3 * size :]
-        np.concatenate([frame.counts for frame in frames], out=counts)
-        np.concatenate([frame.right for frame in frames], out=right)
-        _fill_left(left, right, frames, offsets, moments)
-        yield Histograms(
-            name_of(tag),
-            np.array([frame.step for frame in frames]),
-            np.array([frame.wall_time for frame in frames]),
-            moments[0],
-            moments[1],
-            moments[2],
-            moments[3],
-            moments[4],
-            offsets,
-            left,
-            right,
-            counts,
-            source=source,
-        )
-
-
-def _fill_left(
-    left: FloatArray, right: FloatArray, frames: list[Frame], offsets: IntArray, moments: FloatArray
-) -> None:
-    """Left edges of all buckets. Where only upper limits were written, the extremes close the outer
-    buckets: writers end with a catch-all limit of 1.8e308."""
-    kept = [frame.left for frame in frames if frame.left is not None]
-    if len(kept) == len(frames):
-        np.concatenate(kept, out=left)
-        return
-    left[1:] = right[:-1]
-    some = np.flatnonzero(np.diff(offsets) > 0)
-    first, last = offsets[some], offsets[some + 1] - 1
-    left[first] = np.fmin(moments[0, some], right[first])
-    right[last] = np.fmax(np.fmin(right[last], moments[1, some]), left[last])
+    return _taken(points, np.argsort(points.positions, kind="stable"))

@@ -53,13 +53,13 @@ def event(data: memoryview, start: int, end: int) -> Event:
         elif (part.number, part.wire) == (2, wire.VARINT):
             step = wire.signed(part.value)
         elif (part.number, part.wire) == (5, wire.LENGTH):
-            values += [_value(data, f) for f in wire.fields(data, part.start, part.end) if f[:2] == (1, 2)]
+            values += [value(data, f) for f in wire.fields(data, part.start, part.end) if f[:2] == (1, 2)]
         else:
             graphs += part.number in (4, 9)
     return Event(wall_time, step, values, graphs)
 
 
-def _value(data: memoryview, body: wire.Field) -> Value:
+def value(data: memoryview, body: wire.Field) -> Value:
     tag, kind, held, plugin, content = b"", 0, None, "", None
     for part in wire.fields(data, body.start, body.end):
         if (part.number, part.wire) == (1, wire.LENGTH):

@@ -11,6 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -41,6 +42,8 @@ NOT_CONFIG = re.compile(
     r"|metadata|meta|predictions?|annotations?|labels|manifest|mkdocs|hydra|overrides|pyproject|report"
 )
 JSON_LEAF = re.compile(rb'"\s*:\s*(-?\d|true|false|null|"|NaN|-?Infinity)')
+WORDS = {"True": True, "False": False, "None": None}  # as Python prints them
+TABLE_ROW = re.compile(r"^[ \t]*\|[ \t]*([^|\n]*[^|\s:-])[ \t]*\|[ \t]*([^|\n]*?)[ \t]*\|[ \t]*$", re.M)
 YAML_KEY = re.compile(rb"^[\"']?[A-Za-z_][\w .\-/]*[\"']?\s*:(?:\s|$)", re.M)
 
 
@@ -159,6 +162,20 @@ def scalar_of(value: object) -> Scalar:
     if re.fullmatch(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=e))(e[-+]?\d+)?", text, re.I):
         return float(text)
     return text
+
+
+def settings_in_text(tag: str, text: str) -> dict[str, Scalar]:
+    """The settings that a run logged as text: JSON, as Transformers does, or a Markdown table, as CleanRL."""
+    words = [w for w in re.split(r"[^a-z]+", tag.lower().removesuffix("/text_summary")) if w]
+    if len(text) > MAX_BYTES or not any(CONFIG.fullmatch(w) for w in words):
+        return {}
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        value = dict(TABLE_ROW.findall(text))
+        header = next(iter(value), None)
+        value = {n: WORDS.get(v, scalar_of(v)) for n, v in value.items() if n != header}
+    return dict(islice(leaves(value, "", 0), MAX_LEAVES)) if isinstance(value, Mapping) else {}
 
 
 # YAML, with every tag read inertly

@@ -14,19 +14,19 @@ import numpy as np
 
 from analyzer.errors import IngestError
 from analyzer.ingest import jsonlines
-from analyzer.ingest.jsonlines import (
+from analyzer.ingest.json_rows import (
     EPOCH_NAMES,
     METRIC,
-    POINTER,
     STEP_NAMES,
-    Table,
-    add_row,
+    Rows,
+    add_rows,
     flatten,
     is_log,
     number,
     scalars,
     table_series,
 )
+from analyzer.ingest.jsonlines import POINTER
 from analyzer.model import Axis, FloatArray, Problem, Reading, Scalar, Series
 
 NAME = "json_history"
@@ -66,7 +66,7 @@ class Gathered:
     """Curves found in a document: (tag, values, index) and rows by prefix."""
 
     lists: dict[str, list[object]] = field(default_factory=dict)
-    rows: dict[str, Table] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
     sacred: list[Series] = field(default_factory=list)
 
 
@@ -212,10 +212,8 @@ def _gather_mapping(data: dict[str, object], prefix: str, found: Gathered, depth
         found.lists[prefix or "value"] = list(indexed.values())
 
 
-def _rows(prefix: str, rows: Iterable[Mapping[str, object]], found: Gathered) -> None:
-    table = found.rows.setdefault(prefix, Table())
-    for row in rows:
-        add_row(table, row)
+def _rows(prefix: str, rows: Iterable[dict[str, object]], found: Gathered) -> None:
+    add_rows(found.rows.setdefault(prefix, Rows()), rows)
 
 
 def _indexed(data: Mapping[str, object]) -> dict[int, object] | None:

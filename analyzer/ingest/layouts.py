@@ -18,7 +18,7 @@ from analyzer.ingest import tables
 
 SAMPLE_ROWS = 400
 SPACES = r"\s+"
-DELIMITERS = (",", "\t", ";", "|", SPACES)
+DELIMITERS = (",", "\t", ";", "|")
 NAME_LIKE = re.compile(r"[^\W\d][\w ./%@:+-]{0,80}(?:[(\[][\w %.]{0,20}[)\]])?")
 
 
@@ -61,7 +61,10 @@ def sample_lines(head: bytes, cut: bool) -> list[str]:
 def find_layout(lines: Sequence[str]) -> Layout | None:
     """The delimiter and header under which most lines make rows of numbers."""
     lines = list(lines[:SAMPLE_ROWS])
+    written = sum(bool(line.strip()) for line in lines)
     found = [layout for d in DELIMITERS if (layout := layout_for(lines, d)) is not None]
+    if not any(len(layout.header) > 1 and layout.rows == written - 1 for layout in found):
+        found += [layout for d in (SPACES,) if (layout := layout_for(lines, d)) is not None]
     if not found:
         return None
     return max(found, key=lambda a: (a.rows, a.delimiter != SPACES, bool(a.header), len(a.names)))
@@ -211,7 +214,8 @@ def headless_names(path: Path, lines: list[str], layout: Layout) -> tuple[str, .
     stem = tables.stem_of(str(path))
     rows = split([line for line in lines if not line.lstrip().startswith("#")], layout.delimiter)
     cells = [[tables.cell(cell) for cell in row] for row in rows[:-1][:SAMPLE_ROWS]]
-    columns = list(np.array(cells, dtype=np.float64).T)
+    whole = [row for row in cells if len(row) == len(cells[0]) and all(isinstance(c, float) for c in row)]
+    columns = list(np.array(whole, dtype=np.float64).T)
     names: list[str] = []
     if len(columns) > 1 and np.all(columns[0] == np.round(columns[0])) and np.all(np.diff(columns[0]) > 0):
         names.append("step")

@@ -7,61 +7,63 @@ Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from io import BufferedReader
-from pathlib import Path
+from io import FileIO
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from analyzer.ingest.crc32c import (
-    Bytes,
-    Crcs,
-    Ints,
-    checksums,
-    crc32c,
-    items,
-    linear,
-    mask_all,
-    masked,
-    start_registers,
-)
+from analyzer.ingest import crc32c
+from analyzer.ingest.crc32c import Bytes, Crcs, Ints, Words, items
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Number = TypeVar("Number", np.uint32, np.uint64)
 
 HEADER = 12
 FOOTER = 4
 OVERHEAD = HEADER + FOOTER
 
-WINDOW = 1 << 23  # bytes read at a time: so many that copies of them come in large pages
+WINDOW = 1 << 22  # bytes read at a time
 MARGIN = 256  # unused bytes around a window, so that rows and blocks may be taken beyond its ends
 SHORT = 256  # bytes: records below it are found together
-FEW = 32  # records that are followed one by one to learn of what kind they are
-STRETCH = 1 << 12  # records that must repeat before all of a window is compared
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Window:
-    """Records whose length checksums hold; the payloads are not verified yet.
-
-    Payload i is ``data[starts[i] : starts[i] + lengths[i]]``; ``base`` is the offset in the file of
-    ``data[0]``. ``data`` is overwritten by the next window and has ``MARGIN`` spare bytes at both ends.
-    """
-
-    data: Bytes
-    base: int
-    starts: Ints
-    lengths: Ints
-    runs: tuple[Run, ...] = ()
+FEW = 64  # records that are followed one by one to learn of what kind they are
+FIRST_LOOK = 1 << 9  # periods that must repeat before all of a window is compared
+BRIEF = 512  # records: a run below it is sooner read as records in any order
+PATIENCE = 3  # brief runs in a window before runs are no longer looked for
+STRIDED = 256  # periods from which on columns are sooner taken by stride
+PIECE = 1 << 19  # bytes verified at a time, to stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Records ``first`` to ``first + count * period``, whose lengths repeat every ``period`` records."""
+    """``count`` periods of records of these ``lengths``; the first header lies at ``start`` of the window."""
 
-    first: int
+    start: int
     count: int
-    period: int
+    lengths: tuple[int, ...]
+    size: int  # bytes of a period
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Verified records: those of the ``runs``, and others at ``starts`` in order of the file.
+
+    Payload i of the others is ``data[starts[i] : starts[i] + lengths[i]]``; ``base`` is the offset in
+    the file, of ``size`` bytes, of ``data[0]``. ``data`` is overwritten by the next window, has ``MARGIN``
+    spare bytes at both ends, and checksums in it may have been replaced.
+    """
+
+    data: Bytes
+    base: int
+    size: int
+    runs: tuple[Run, ...]
+    starts: Ints
+    lengths: Ints
 
 
 @dataclass(slots=True)
@@ -80,155 +82,203 @@ class Damage:
     records: int = 0
 
 
+@lru_cache(4096)
+def header_length(header: bytes) -> int:
+    """The payload's length if these 12 bytes are a record's header, else -1."""
+    if len(header) < HEADER or header[8:] != _checksum(header[:8]):
+        return -1
+    return int.from_bytes(header[:8], "little")
+
+
+@lru_cache(1 << 14)
+def header(length: int) -> bytes:
+    """The 12 bytes before a payload of so many bytes."""
+    first = length.to_bytes(8, "little")
+    return first + _checksum(first)
+
+
+def _checksum(data: bytes) -> bytes:
+    return crc32c.masked(crc32c.crc32c(data)).to_bytes(FOOTER, "little")
+
+
+def spread(run: Run) -> tuple[Ints, Ints]:
+    """Starts and lengths of the payloads of a run."""
+    lengths = np.array(run.lengths, np.int64)
+    starts = run.start + HEADER + np.cumsum(lengths + OVERHEAD) - lengths - OVERHEAD
+    all_starts = starts + run.size * np.arange(run.count)[:, None]
+    return all_starts.reshape(-1), np.tile(lengths, run.count)
+
+
+def merged(parts: Iterable[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Starts and lengths of several lists of records, in order of the file."""
+    none = np.zeros(0, np.int64)
+    starts, lengths = map(np.concatenate, zip((none, none), *parts, strict=True))
+    order = np.argsort(starts, kind="stable")
+    return starts[order], lengths[order]
+
+
+# --------------------------------------------------------------------------- framing
+
+
 @dataclass(slots=True)
 class _Frames:
     """Where the records of one window lie, and where reading has to go on."""
 
+    data: Bytes
+    position: int
+    high: int
+    final: bool  # nothing comes behind ``high``
+    known: dict[bytes, int]
+    period: tuple[int, ...]  # lengths of the records of the last run
+    runs: list[Run] = field(default_factory=list)
     starts: list[Ints] = field(default_factory=list)
     lengths: list[Ints] = field(default_factory=list)
-    position: int = 0
-    count: int = 0
-    runs: list[Run] = field(default_factory=list)
-    walked: int = 0  # from which of ``lengths`` on no record belongs to a run
+    brief: int = 0  # runs that were hardly worth it
     ended: bool = False  # the next record is not in memory whole, or
     broken: bool = False  # has no valid header
 
-    def add(self, starts: Ints, lengths: Ints) -> None:
-        self.starts.append(starts)
-        self.lengths.append(lengths)
-        self.count += len(starts)
 
-
-@lru_cache(4096)
-def header_length(header: bytes) -> int | None:
-    """The payload's length if these 12 bytes are a record's header, else None."""
-    if len(header) < HEADER or struct.unpack_from("<I", header, 8)[0] != masked(crc32c(header[:8])):
-        return None
-    return int.from_bytes(header[:8], "little")
-
-
-def stored_checksums(data: Bytes, starts: Ints, lengths: Ints) -> Crcs:
-    """The masked CRC32C that follows each payload."""
-    out: Crcs = items(data, 4)[starts + lengths].view(np.uint32)
-    return out
-
-
-def find_header(data: Bytes, low: int, high: int, room: int) -> int | None:
-    """The first offset in [low, high) of ``data`` that holds a header of a record that fits.
-
-    ``room`` is the number of bytes of the file from ``data[0]`` on. Empty records are passed over:
-    nothing writes them, and a stretch of zero bytes would otherwise cost a checksum per byte.
-    """
-    step = 1 << 16
-    for start in range(low, high, step):
-        at = np.arange(start, min(start + step, high, len(data) - HEADER + 1), dtype=np.int64)
-        lengths = items(data, 8)[at].view(np.uint64)
-        fits = (lengths > 0) & (lengths <= np.maximum(room - OVERHEAD - at, 0).astype(np.uint64))
-        at, lengths = at[fits], lengths[fits]
-        stored = items(data, 4)[at + 8].view(np.uint32)
-        eights = np.full(len(at), 8, np.int64)
-        found = at[stored == mask_all(~(linear(lengths, 0) ^ start_registers(eights)))]
-        if len(found):
-            return int(found[0])
-    return None
-
-
-def _frames(data: Bytes, low: int, high: int, known: dict[bytes, int]) -> _Frames:
-    """Follow the records from ``low`` to the last that ends by ``high``."""
-    frames = _Frames(position=low)
+def _follow(frames: _Frames) -> None:
+    """Follow the records to the last that is in memory whole."""
+    _go_on(frames)
     while not frames.ended:
-        before = frames.count
-        _walk(data, high, known, frames, FEW)
-        recent = frames.lengths[-1]
-        if frames.ended or int(recent.sum()) > FEW * SHORT or _repeat(data, high, frames):
+        if frames.brief >= PATIENCE:
+            _follow_short(frames)
+            return
+        _walk(frames, FEW)
+        sizes = frames.lengths[-1]
+        if frames.ended or int(sizes.sum()) > FEW * SHORT:
             continue
-        if before == 0:
-            continue  # a file often begins in another way than it goes on
-        _follow_short(data, high, known, frames)
-    return frames
+        if _start_run(frames):
+            _go_on(frames)
+        else:
+            frames.brief += 1
 
 
-def _repeat(data: Bytes, high: int, frames: _Frames) -> bool:
-    """Go on as long as the headers repeat the last ones; False if that is not long."""
-    recent = np.concatenate(frames.lengths[frames.walked :])
-    sizes = recent.tolist()
-    period = next((p for p in range(1, FEW // 2 + 1) if sizes[-p:] == sizes[-2 * p : -p]), 0)
+def _start_run(frames: _Frames) -> bool:
+    """Where the records just walked repeat, make a run of them."""
+    starts, sizes = frames.starts[-1], frames.lengths[-1].tolist()
+    period = _period(frames.data, starts.tolist(), sizes)
     if not period:
         return False
     most = len(sizes) - period
     back = period + next((k for k in range(most) if sizes[-1 - k] != sizes[-1 - k - period]), most)
-    ends = np.cumsum(recent[-period:] + OVERHEAD)
-    size = int(ends[-1])
-    whole, rest = divmod(high - frames.position, size)
-    total = whole * period + int(np.searchsorted(ends, rest, "right"))
-    places = frames.position + np.concatenate([[0], ends[:-1]])
-    count = _alike(data, places.tolist(), size, min(total, STRETCH))
-    if count == STRETCH:
-        count = _alike(data, places.tolist(), size, total)
-    if count < FEW:
-        return False
-    frames.runs.append(Run(frames.count - back, (back + count) // period, period))
-    starts = places + (size * np.arange(-(-count // period)))[:, None] + HEADER
-    lengths = np.broadcast_to(recent[-period:], starts.shape)
-    frames.add(starts.reshape(-1)[:count], lengths.reshape(-1)[:count])
-    frames.walked = len(frames.lengths)
-    frames.position = int(starts.reshape(-1)[count - 1] + frames.lengths[-1][-1]) + FOOTER
+    first = len(sizes) - back
+    frames.position = int(starts[first]) - HEADER
+    frames.period = tuple(sizes[first : first + period])
+    before = tuple(sizes[max(first - period, 0) : first])
+    if before == tuple(size - 2 for size in frames.period):  # step 0 is not written: key and number
+        first -= period
+        start = int(starts[first]) - HEADER
+        frames.runs.append(Run(start, 1, before, frames.position - start))
+    frames.starts[-1], frames.lengths[-1] = starts[:first], frames.lengths[-1][:first]
     return True
 
 
-def _alike(data: Bytes, places: list[int], size: int, most: int) -> int:
-    """How many headers in turn, up to ``most``, equal those a period of ``size`` bytes before them."""
-    period = len(places)
-    for k, at in enumerate(places):
-        count = -(-(most - k) // period)
-        if count <= 0:
+def _period(data: Bytes, starts: list[int], sizes: list[int]) -> int:
+    """After how many records lengths repeat, and what lies between step and value; 0 for never."""
+    view = data.data
+    inner = [bytes(view[start + 16 : start + size - 4]) for start, size in zip(starts, sizes, strict=True)]
+    for seen in (inner, sizes):
+        for period in range(1, FEW // 2 + 1):
+            if seen[-period:] == seen[-2 * period : -period] and (
+                sizes[-period:] == sizes[-2 * period : -period]
+            ):
+                return period
+    return 0
+
+
+def _go_on(frames: _Frames) -> None:
+    """Follow whole periods of the last lengths, and of lengths grown by one: a step of one byte more."""
+    lengths = frames.period
+    start = frames.position
+    if not lengths:
+        return
+    while True:
+        size = sum(lengths) + OVERHEAD * len(lengths)
+        room = (frames.high - frames.position) // size
+        count = _repeats(frames.data, frames.position, lengths, size, room)
+        if count:
+            frames.runs.append(Run(frames.position, count, lengths, size))
+            frames.period = lengths
+            frames.position += count * size
+        if count == room and not frames.final:
+            frames.ended = True  # the rest of the window begins the next one
+            return
+        if not count and lengths != frames.period:
             break
-        lengths = np.ndarray((count + 1,), np.uint64, data, at - size, (size,))
-        crcs = np.ndarray((count + 1,), np.uint32, data, at - size + 8, (size,))
-        different = (lengths != lengths[0]) | (crcs != crcs[0])
-        first = int(different.argmax())
-        if first:
-            most = min(most, (first - 1) * period + k)
+        lengths = tuple(length + 1 for length in lengths)
+    frames.brief += frames.position - start < BRIEF * SHORT // 4
+
+
+def _repeats(data: Bytes, at: int, lengths: tuple[int, ...], size: int, most: int) -> int:
+    """How many periods, up to ``most``, have the headers of records of these lengths."""
+    places, first, last = _header_columns(lengths)
+    for limit in {min(most, FIRST_LOOK): 0, most: 0}:
+        run = Run(at, limit, lengths, size)
+        different = columns(data, run, places, np.uint64) != first
+        different |= columns(data, run, places + 4, np.uint64) != last
+        if different.any():
+            return int(different.any(axis=0).argmax())
     return most
 
 
-def _follow_short(data: Bytes, high: int, known: dict[bytes, int], frames: _Frames) -> None:
+@lru_cache(256)
+def _header_columns(lengths: tuple[int, ...]) -> tuple[Ints, Words, Words]:
+    """Where the headers of a period lie, and the first and the last eight bytes of each [n, 1]."""
+    sizes = np.array(lengths, np.int64) + OVERHEAD
+    headers = np.frombuffer(b"".join(map(header, lengths)), np.uint8).reshape(-1, HEADER)
+    first, last = headers[:, :8].copy().view(np.uint64), headers[:, 4:].copy().view(np.uint64)
+    return np.cumsum(sizes) - sizes, first, last
+
+
+def columns(data: Bytes, run: Run, places: Ints, dtype: type[Number]) -> NDArray[Number]:
+    """The numbers at these places of each period [places, periods]."""
+    if run.count < STRIDED:
+        at = run.start + places[:, None] + run.size * np.arange(run.count)
+        found: NDArray[Number] = items(data, np.dtype(dtype).itemsize)[at].view(dtype)
+        return found
+    out = np.empty((len(places), run.count), dtype)
+    for row, place in zip(out, places.tolist(), strict=True):
+        row[:] = np.ndarray((run.count,), dtype, data, run.start + place, (run.size,))
+    return out
+
+
+def _walk(frames: _Frames, most: int) -> None:
+    """Follow up to ``most`` records one by one."""
+    data, high, known, at = frames.data.data, frames.high, frames.known, frames.position
+    starts: list[int] = []
+    lengths: list[int] = []
+    while len(starts) < most:
+        found = bytes(data[at : at + HEADER])
+        length = known.get(found, -1)
+        if length < 0 and at + HEADER <= high:
+            length = known[found] = header_length(found)
+        if length < 0 or at + OVERHEAD + length > high:
+            frames.ended, frames.broken = True, length < 0 and at + HEADER <= high
+            break
+        starts.append(at + HEADER)
+        lengths.append(length)
+        at += OVERHEAD + length
+    frames.starts.append(np.array(starts, np.int64))
+    frames.lengths.append(np.array(lengths, np.int64))
+    frames.position = at
+
+
+def _follow_short(frames: _Frames) -> None:
     """Follow records to the end, finding the short ones together."""
-    heads, lengths = _short_headers(data, frames.position, high)
+    heads, lengths = _short_headers(frames.data, frames.position, frames.high)
     breaks = np.flatnonzero(heads[:-1] + lengths[:-1] + OVERHEAD != heads[1:])
     while not frames.ended:
         i = int(np.searchsorted(heads, frames.position))
         if i < len(heads) and heads[i] == frames.position:
             j = int(np.searchsorted(breaks, i))
             j = int(breaks[j]) + 1 if j < len(breaks) else len(heads)
-            frames.add(heads[i:j] + HEADER, lengths[i:j])
+            frames.starts.append(heads[i:j] + HEADER)
+            frames.lengths.append(lengths[i:j])
             frames.position = int(heads[j - 1] + lengths[j - 1]) + OVERHEAD
         else:
-            _walk(data, high, known, frames, 1)
-
-
-def _walk(data: Bytes, high: int, known: dict[bytes, int], frames: _Frames, most: int) -> None:
-    """Follow up to ``most`` records one by one."""
-    starts: list[int] = []
-    lengths: list[int] = []
-    at = frames.position
-    while len(starts) < most:
-        header = data[at : min(at + HEADER, high)].tobytes()
-        length = known.get(header)
-        if length is None:
-            length = header_length(header)
-            if length is None:
-                frames.ended, frames.broken = True, len(header) == HEADER
-                break
-            known[header] = length
-        if at + OVERHEAD + length > high:
-            frames.ended = True
-            break
-        starts.append(at + HEADER)
-        lengths.append(length)
-        at += OVERHEAD + length
-    frames.add(np.array(starts, np.int64), np.array(lengths, np.int64))
-    frames.position = at
+            _walk(frames, 1)
 
 
 def _short_headers(data: Bytes, low: int, high: int) -> tuple[Ints, Ints]:
@@ -253,34 +303,152 @@ def _short_headers(data: Bytes, low: int, high: int) -> tuple[Ints, Ints]:
 @cache
 def _short_checksums() -> Crcs:
     """Masked checksum of each length below ``SHORT``."""
-    lengths = np.arange(SHORT, dtype=np.uint64)
-    return mask_all(~(linear(lengths, 0) ^ start_registers(np.full(SHORT, 8))))
+    lengths = np.arange(SHORT, dtype=np.uint64)[:, None]
+    return crc32c.mask_all(~(crc32c.linear(lengths) ^ crc32c.start_registers(np.full(SHORT, 8))))
 
 
-def verified(window: Window, some: Ints, damage: Damage) -> Ints:
-    """Those of the records numbered ``some`` whose payload fits its checksum; the others are counted."""
-    if not len(some):
-        return some
-    starts, lengths = window.starts[some], window.lengths[some]
-    good = checksums(window.data, starts, lengths) == stored_checksums(window.data, starts, lengths)
-    _count(starts[~good] + window.base - HEADER, lengths[~good], damage)
-    out: Ints = some[good]
-    return out
+def find_header(data: Bytes, low: int, high: int, room: int) -> int | None:
+    """The first offset in [low, high) of ``data`` that holds a header of a record that fits.
+
+    ``room`` is the number of bytes of the file from ``data[0]`` on. Empty records are passed over:
+    nothing writes them, and a stretch of zero bytes would otherwise cost a checksum per byte.
+    """
+    step = 1 << 16
+    for start in range(low, high, step):
+        at = np.arange(start, min(start + step, high, len(data) - HEADER + 1), dtype=np.int64)
+        lengths = items(data, 8)[at].view(np.uint64)
+        fits = (lengths > 0) & (lengths <= np.maximum(room - OVERHEAD - at, 0).astype(np.uint64))
+        at, lengths = at[fits], lengths[fits]
+        stored = items(data, 4)[at + 8].view(np.uint32)
+        registers = crc32c.linear(lengths[:, None]) ^ crc32c.start_registers(np.full(len(at), 8))
+        found = at[stored == crc32c.mask_all(~registers)]
+        if len(found):
+            return int(found[0])
+    return None
+
+
+# --------------------------------------------------------------------------- checksums
+
+
+def _verified(frames: _Frames, base: int, damage: Damage) -> Window:
+    """The records whose payloads fit their checksums; the others are counted."""
+    data = frames.data
+    runs: list[Run] = []
+    torn: list[Run] = []
+    for run in frames.runs:
+        for piece in _pieces(run):
+            (runs if _run_holds(data, piece) else torn).append(piece)
+    starts, lengths = merged([*zip(frames.starts, frames.lengths, strict=True), *map(spread, torn)])
+    damage.records += len(starts) + sum(run.count * len(run.lengths) for run in runs)
+    bad = _misfits(data, starts, lengths)
+    if len(bad):
+        _count(starts[bad] + base - HEADER, lengths[bad], damage)
+        starts, lengths = np.delete(starts, bad), np.delete(lengths, bad)
+    return Window(data, base, damage.size, tuple(runs), starts, lengths)
+
+
+def _pieces(run: Run) -> Iterator[Run]:
+    many = max(1, PIECE // run.size)
+    for low in range(0, run.count, many):
+        yield Run(run.start + low * run.size, min(many, run.count - low), run.lengths, run.size)
+
+
+def _run_holds(data: Bytes, run: Run) -> bool:
+    """Whether all payloads of a run fit their checksums, which then have been replaced."""
+    if crc32c.compiled() is None:
+        return not len(_unfit(data, *spread(run)))
+    ends, links, before = _links(run.lengths)
+    stored = columns(data, run, ends, np.uint32)
+    _put(data, run, ends, crc32c.linked(stored, links))
+    holds = crc32c.leads(data[run.start : run.start + run.count * run.size], before, before)
+    if not holds:
+        _put(data, run, ends, stored)
+    return holds
+
+
+def _put(data: Bytes, run: Run, places: Ints, crcs: Crcs) -> None:
+    for row, place in zip(crcs, places.tolist(), strict=True):
+        np.ndarray((run.count,), np.uint32, data, run.start + place, (run.size,))[:] = row
+
+
+@lru_cache(256)
+def _links(lengths: tuple[int, ...]) -> tuple[Ints, Crcs, int]:
+    """Of the records of a period: where the payloads end, what to link their checksums by [n, 1], and
+    the register that the first header brings to zero."""
+    sizes = np.array(lengths, np.int64)
+    links = crc32c.links(sizes, np.array([*map(_link, lengths[1:]), _link(lengths[0])], np.uint32))
+    before = crc32c.register_before(header(lengths[0]))
+    return np.cumsum(sizes + OVERHEAD) - FOOTER, links[:, None], before
+
+
+def _link(length: int) -> int:
+    """The register that the word before the header of this length takes on to zero."""
+    return crc32c.register_before(bytes(FOOTER) + header(length))
+
+
+def _misfits(data: Bytes, starts: Ints, lengths: Ints) -> Ints:
+    """The numbers of the payloads that do not fit their checksums."""
+    ends = starts + lengths
+    cuts = np.flatnonzero((ends[:-1] + OVERHEAD != starts[1:]) | (np.diff(starts // PIECE) > 0)) + 1
+    bounds = [0, *cuts.tolist(), len(starts)]
+    found = [np.zeros(0, np.int64)]
+    for low, high in pairwise(bounds):
+        some = slice(low, high)
+        if not _stretch_holds(data, starts[some], lengths[some]):
+            found.append(low + _unfit(data, starts[some], lengths[some]))
+    return np.concatenate(found)
+
+
+def _unfit(data: Bytes, starts: Ints, lengths: Ints) -> Ints:
+    """As ``_misfits``, each found out for itself."""
+    stored = items(data, FOOTER)[starts + lengths].view(np.uint32)
+    return np.flatnonzero(crc32c.checksums(data, starts, lengths) != stored)
+
+
+def _stretch_holds(data: Bytes, starts: Ints, lengths: Ints) -> bool:
+    """Whether adjoining payloads fit their checksums, which then have been replaced.
+
+    False also where it is sooner found out for each on its own.
+    """
+    count = len(starts)
+    if crc32c.compiled() is None or count < FEW or int(lengths.sum()) > count * 4 * SHORT:
+        return False
+    behind = np.zeros(count, np.uint32)
+    behind[:-1] = _short_links()[np.minimum(lengths[1:], SHORT - 1)]
+    for k in (np.flatnonzero(lengths[1:] >= SHORT)).tolist():
+        behind[k] = _link(int(lengths[k + 1]))
+    ends = starts + lengths
+    footers = items(data, 4)
+    stored = footers[ends]
+    footers[ends] = crc32c.linked(stored.view(np.uint32), crc32c.links(lengths, behind)).view("V4")
+    if crc32c.leads(data[int(starts[0]) : int(ends[-1]) + FOOTER], 0, 0):
+        return True
+    footers[ends] = stored
+    return False
+
+
+@cache
+def _short_links() -> Crcs:
+    """``_link`` of each length below ``SHORT``."""
+    return np.array([_link(length) for length in range(SHORT)], np.uint32)
 
 
 def _count(offsets: Ints, lengths: Ints, damage: Damage) -> None:
     """Note records whose checksum does not fit."""
-    if len(offsets) and not damage.checksums:
+    if not damage.checksums:
         damage.checksum_offset = int(offsets[0])
     damage.checksums += len(offsets)
     damage.checksum_bytes += int((lengths + OVERHEAD).sum())
+
+
+# --------------------------------------------------------------------------- windows
 
 
 @dataclass(slots=True)
 class _Source:
     """The part of a file that is in memory: ``data[low:high]`` is unread, ``data[0]`` lies at ``base``."""
 
-    file: BufferedReader
+    file: FileIO
     size: int
     window: int
     data: Bytes
@@ -294,7 +462,7 @@ class _Source:
         capacity = min(max(self.window, 2 * unread), self.size)
         old = self.data[self.low : self.high]
         if len(self.data) < capacity + 2 * MARGIN:
-            self.data = np.zeros(capacity + 2 * MARGIN, np.uint8)
+            self.data = np.empty(capacity + 2 * MARGIN, np.uint8)
         self.data[MARGIN : MARGIN + unread] = old
         self.base += self.low - MARGIN
         self.low, self.high = MARGIN, MARGIN + unread
@@ -304,32 +472,26 @@ class _Source:
         return bool(got)
 
 
-def read_windows(path: Path, damage: Damage, window: int = WINDOW) -> Iterator[Window]:
+def read_windows(file: FileIO, damage: Damage, window: int = WINDOW) -> Iterator[Window]:
     """The records of a file, some megabytes at a time; what is lost goes to ``damage``."""
-    with path.open("rb") as file:
-        damage.size = file.seek(0, 2)
-        file.seek(0)
-        source = _Source(file, damage.size, window, np.zeros(2 * MARGIN, np.uint8))
-        known: dict[bytes, int] = {}
-        while source.more():
-            yield from _readable(source, known, damage)
-        if source.low < source.high:
-            damage.cut_offset = source.base + source.low
-            damage.cut_bytes = source.high - source.low
-
-
-def _readable(source: _Source, known: dict[bytes, int], damage: Damage) -> Iterator[Window]:
-    """The records that are in memory whole."""
-    while True:
-        frames = _frames(source.data, source.low, source.high, known)
-        starts, lengths = np.concatenate(frames.starts), np.concatenate(frames.lengths)
-        damage.records += len(starts)
-        if len(starts):
-            yield Window(source.data, source.base, starts, lengths, tuple(frames.runs))
-        source.low = frames.position
-        if not frames.broken:
-            return
-        _pass_gap(source, damage)
+    damage.size = file.seek(0, 2)
+    file.seek(0)
+    source = _Source(file, damage.size, window, np.zeros(2 * MARGIN, np.uint8))
+    frames = _Frames(source.data, 0, 0, False, {}, ())
+    while not frames.final:
+        final = not source.more() or source.base + source.high == damage.size
+        frames.broken = True
+        while frames.broken:
+            frames = _Frames(source.data, source.low, source.high, final, frames.known, frames.period)
+            _follow(frames)
+            if frames.runs or any(map(len, frames.starts)):
+                yield _verified(frames, source.base, damage)
+            source.low = frames.position
+            if frames.broken:
+                _pass_gap(source, damage)
+    if source.low < source.high:
+        damage.cut_offset = source.base + source.low
+        damage.cut_bytes = source.high - source.low
 
 
 def _pass_gap(source: _Source, damage: Damage) -> None:

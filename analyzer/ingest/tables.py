@@ -86,6 +86,14 @@ def cell(text: str) -> float | tuple[float, ...] | str | None:
     """What a cell of text says: a number, a list of numbers, words, or nothing (None)."""
     if len(text) > MAX_CELL:
         return text
+    try:
+        return float(text) if "_" not in text else _cell(text)
+    except ValueError:
+        return _cell(text)
+
+
+def _cell(text: str) -> float | tuple[float, ...] | str | None:
+    """A cell that is no plain number."""
     text = text.strip()
     lowered = text.lower()
     if lowered in MISSING:

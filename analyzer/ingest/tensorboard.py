@@ -6,9 +6,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from analyzer.errors import IngestError
 from analyzer.ingest import event_columns, event_histograms, events, records, tensors, wire
-from analyzer.ingest.event_log import Frame, Log, histograms, name_of, series
+from analyzer.ingest.event_frames import Frame, Frames, histograms
+from analyzer.ingest.event_log import Log, series
 from analyzer.model import Problem, Reading, Scalar, Text
 
 NAME = "tensorboard"
@@ -24,7 +27,7 @@ HPARAMS_TAG = b"_hparams_/session_start_info"
 def claims(path: Path, head: bytes) -> bool:
     """By the name; or, under any name, by a first record that is a dated event."""
     length = records.header_length(head[: records.HEADER])
-    if length is not None:
+    if length >= 0:
         return length == 0 or head[records.HEADER : records.HEADER + 1] == b"\x09" or "tfevents" in path.name
     return "tfevents" in path.name and path.suffix.lower() not in OTHER_FORMATS
 
@@ -38,11 +41,10 @@ def read(path: Path) -> Reading:
     """Scalars, histograms, text and hyperparameters; raises IngestError if there is no record."""
     damage, log = records.Damage(), Log()
     try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-        _reject(path, head)
-        for window in records.read_windows(path, damage):
-            _read_window(window, log, damage)
+        with path.open("rb", buffering=0) as file, np.errstate(invalid="ignore"):  # signalling NaNs
+            _reject(path, file.read(4096))
+            for window in records.read_windows(file, damage):
+                _read_window(window, log)
         if not damage.records:
             raise _nothing(path, damage)
         return _reading(path, log, damage)
@@ -58,7 +60,7 @@ def _reject(path: Path, head: bytes) -> None:
         raise IngestError(str(path), "is empty (0 bytes)", "empty")
     if head.startswith(POINTER):
         raise IngestError(str(path), "a Git LFS pointer, not the log itself: run `git lfs pull`", "pointer")
-    if path.suffix in ARCHIVES and records.header_length(head[: records.HEADER]) is None:
+    if path.suffix in ARCHIVES and records.header_length(head[: records.HEADER]) < 0:
         kind = ARCHIVES[path.suffix]
         raise IngestError(str(path), f"a {kind} archive: unpack it first", "unsupported")
 
@@ -72,12 +74,15 @@ def _nothing(path: Path, damage: records.Damage) -> IngestError:
 # --------------------------------------------------------------------------- events
 
 
-def _read_window(window: records.Window, log: Log, damage: records.Damage) -> None:
-    """Regular events in columns; all others, damaged ones among them, one by one."""
-    left = records.verified(window, event_columns.take(window, log), damage)
-    left = event_histograms.take(window, left, log)
+def _read_window(window: records.Window, log: Log) -> None:
+    """Regular events in columns, all others one by one."""
+    starts, lengths = event_columns.take_runs(window, log)
+    starts, lengths = event_columns.take(window, starts, lengths, log)
+    starts, lengths = event_histograms.take(window, starts, lengths, log)
     data = window.data.data
-    for start, length in zip(window.starts[left].tolist(), window.lengths[left].tolist(), strict=True):
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        if event_columns.take_one(data, start, start + length, window.base, log):
+            continue
         try:
             _add_event(data, start, start + length, window.base, log)
         except wire.WireError:
@@ -122,7 +127,7 @@ def _tensor(
     """A tensor by its plugin; without one (its first event was lost) a single number is a scalar."""
     tensor = tensors.parse(data, body)
     if plugin == "text" and tensor.dtype == tensors.STRING:
-        return [Text(name_of(tag), at[1], line) for line in tensors.strings(data, tensor)]
+        return [Text(wire.text_of(tag), at[1], line) for line in tensors.strings(data, tensor)]
     if tensor.dtype in tensors.NUMERIC and plugin != "text":
         if plugin != "histograms" and tensor.count == 1:
             return *at, float(tensors.numbers(data, tensor)[0])
@@ -137,7 +142,7 @@ def _add(log: Log, value: events.Value, item: Item) -> None:
         log.plugins.setdefault(value.tag, value.plugin)
     key = (value.tag, value.kind == events.TENSOR)
     if isinstance(item, Frame):
-        log.frames.setdefault(key, []).append(item)
+        log.frames.setdefault(key, Frames()).add([item])
     elif isinstance(item, tuple):
         log.single.append((log.number(key), *item))
     elif isinstance(item, list):
@@ -155,7 +160,7 @@ def _add(log: Log, value: events.Value, item: Item) -> None:
 
 def _reading(path: Path, log: Log, damage: records.Damage) -> Reading:
     curves = tuple(series(log, str(path)))
-    frames = tuple(histograms(log, str(path)))
+    frames = tuple(histograms(log.frames, log.plugins, str(path)))
     found = bool(curves or frames or log.texts or log.hyperparameters)
     problems = tuple(_problems(path, log, damage, found))
     return Reading(curves, frames, tuple(log.texts), log.hyperparameters, problems)
@@ -178,7 +183,7 @@ def _problems(path: Path, log: Log, damage: records.Damage, found: bool) -> Iter
         message = f"ends inside a record: still being written, or cut off ({damage.cut_bytes} bytes lost)"
         yield Problem(where, "truncated", message, damage.cut_offset)
     for tag, count in log.unsupported.items():
-        name = tag.decode("utf-8", "backslashreplace")
+        name = wire.text_of(tag)
         yield Problem(
             where, "unsupported", f"{_many(count, 'value')} of {name!r} left out: not a real number"
         )

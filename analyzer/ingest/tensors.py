@@ -98,13 +98,7 @@ def numbers(data: memoryview, tensor: Tensor) -> FloatArray:
         raise wire.WireError("a tensor's shape and its elements disagree")
     if tensor.dtype == BFLOAT16:
         values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return widened(values)
-
-
-def widened(values: NDArray[np.generic]) -> FloatArray:
-    """As float64, silent about the NaNs that call themselves signalling."""
-    with np.errstate(invalid="ignore"):
-        return values.astype(np.float64)
+    return values.astype(np.float64)
 
 
 def _content(data: memoryview, tensor: Tensor, dtype: str) -> NDArray[np.generic] | None:

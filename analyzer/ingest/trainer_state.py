@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analyzer.errors import IngestError
 from analyzer.ingest.json_history import load
-from analyzer.ingest.jsonlines import Table, add_row, table_series
+from analyzer.ingest.json_rows import Rows, add_rows, table_series
 from analyzer.model import Reading, Scalar
 
 NAME = "trainer_state"
@@ -48,10 +48,8 @@ def read(path: Path) -> Reading:
     data, problems = load(path)
     if not isinstance(data, dict) or not isinstance(data.get("log_history"), list):
         raise IngestError(str(path), "no log_history in it", "no-series")
-    table = Table()
-    for row in data["log_history"]:
-        if isinstance(row, dict):
-            add_row(table, row)
+    table = Rows()
+    add_rows(table, (row for row in data["log_history"] if isinstance(row, dict)))
     if not table.columns:
         raise IngestError(str(path), "its log_history is empty: nothing was logged", "empty")
     return Reading(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analyzer.errors import IngestError
-from analyzer.ingest.jsonlines import Table, add_row, flatten, scalars, table_series
+from analyzer.ingest.json_rows import Rows, add_rows, flatten, scalars, table_series
 from analyzer.model import Problem, Reading, Scalar
 
 NAME = "wandb"
@@ -42,7 +42,7 @@ Field = tuple[int, int | bytes]
 class Contents:
     """What the records of a file add up to."""
 
-    table: Table = field(default_factory=Table)
+    table: Rows = field(default_factory=Rows)
     config: dict[str, object] = field(default_factory=dict)
     names: dict[str, Scalar] = field(default_factory=dict)
     exit_code: int | None = None
@@ -76,19 +76,14 @@ def read(path: Path) -> Reading:
     if path.name == "wandb-metadata.json":
         return _metadata(path)
     contents, damage = Contents(), Damage()
-    raw = _bytes(path)
-    for record in _records(raw, damage):
-        try:
-            _take(record, contents)
-        except (ValueError, IndexError):
-            contents.undecoded += 1
+    add_rows(contents.table, _history(_bytes(path), contents, damage))
     problems = tuple(_problems(str(path), contents, damage))
-    if not contents.table.rows and not contents.config:
+    if not contents.table.count and not contents.config:
         raise IngestError(
             str(path), "no history and no configuration in it", "damaged" if damage.bad else "empty"
         )
     return Reading(
-        series=table_series(contents.table, str(path)) if contents.table.rows else (),
+        series=table_series(contents.table, str(path)) if contents.table.count else (),
         hyperparameters={**contents.names, **scalars(contents.config)},
         problems=problems,
     )
@@ -177,8 +172,17 @@ def _next_fragment(raw: bytes, at: int, room: int, length: int) -> int:
 # ---------------------------------------------------------------------------------- records
 
 
-def _take(record: bytes, contents: Contents) -> None:
-    """Add one record to what is known of the run. Raises ValueError or IndexError on broken encoding."""
+def _history(raw: bytes, contents: Contents, damage: Damage) -> Iterator[dict[str, object]]:
+    """The rows of the history; what other records say is added to what is known of the run."""
+    for record in _records(raw, damage):
+        try:
+            yield from _take(record, contents)
+        except (ValueError, IndexError):
+            contents.undecoded += 1
+
+
+def _take(record: bytes, contents: Contents) -> Iterator[dict[str, object]]:
+    """One record: a row, or something about the run. Raises ValueError or IndexError on broken encoding."""
     for number, value in _fields(record):
         if not isinstance(value, bytes):
             continue
@@ -189,7 +193,7 @@ def _take(record: bytes, contents: Contents) -> None:
             ]
             if steps:
                 row.setdefault("_step", next(iter(steps[-1]), 0))
-            add_row(contents.table, row)
+            yield row
         elif number == RECORD_CONFIG:
             _update_config(value, contents)
         elif number == RECORD_RUN:

@@ -73,8 +73,12 @@ def double(data: memoryview, field: Field) -> float:
 
 
 def text(data: memoryview, field: Field) -> str:
+    return text_of(bytes(data[field.start : field.end]))
+
+
+def text_of(data: bytes) -> str:
     """A string; bytes that are not UTF-8 are kept as escapes, so that distinct names stay distinct."""
-    return bytes(data[field.start : field.end]).decode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")
 
 
 def packed(data: memoryview, field: Field, dtype: str) -> NDArray[np.generic]:

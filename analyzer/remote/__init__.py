@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from analyzer.errors import IngestError
@@ -23,11 +23,20 @@ from analyzer.model import Problem
 from analyzer.remote.archives import archive_kind, open_archive
 from analyzer.remote.copies import Copies, Folder
 from analyzer.remote.limits import Refused, reason_of
-from analyzer.remote.urls import Progress, fetch, masked
+
+if TYPE_CHECKING:
+    from analyzer.remote.urls import Progress
 
 __all__ = ["Copies", "local_copies", "local_file", "masked", "source"]
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def masked(url: str) -> str:
+    """The URL without what may be secret in it."""
+    from analyzer.remote import urls
+
+    return urls.masked(url)
 
 
 def is_url(text: str) -> bool:
@@ -59,6 +68,8 @@ def local_copies(
     try:
         for item in map(source, given):
             if isinstance(item, str):
+                from analyzer.remote.urls import fetch  # local files need none of what it loads
+
                 _guarded(copies, item, fetch, progress)
             elif archive := archive_kind(item):
                 _guarded(copies, item, open_archive, archive)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -46,6 +44,9 @@ class Folder:
     """A temporary folder that goes when it is closed, no longer referred to, or Python ends."""
 
     def __init__(self) -> None:
+        import shutil  # with every compression there is: local files need none
+        import tempfile
+
         self.path = Path(tempfile.mkdtemp(prefix="analyze-"))
         self.close = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 

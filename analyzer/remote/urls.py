@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from analyzer.checkpoints.state import natural
+from analyzer.checkpoints.entries import natural
 from analyzer.discover import enters
 from analyzer.ingest import HEAD_BYTES
 from analyzer.model import Problem
@@ -56,7 +56,7 @@ def fetch(copies: Copies, url: str, room: Path, progress: Progress | None) -> No
         raise Refused("unsafe", reason)
     target = room / below
     copies.names.append((room.as_posix(), prefix))
-    files, root = _filesystem(url)
+    files, root = filesystem(url)
     info = _asked(url, files.info, root)
     target.parent.mkdir(parents=True, exist_ok=True)
     if info["type"] == "directory":
@@ -88,7 +88,7 @@ def masked(url: str) -> str:
     return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1", url, flags=re.IGNORECASE)
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[Any, str]:
     """The store of a URL, and the path in it."""
     scheme = url.split("://", 1)[0].lower()
     try:

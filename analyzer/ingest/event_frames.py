@@ -1,0 +1,107 @@
+"""Histograms of an event file: the buckets of each tag in columns that grow as the file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.ingest.wire import text_of
+from analyzer.model import FloatArray, Histograms, IntArray
+
+SPARE = 1.05  # room for the buckets still to come, over what the ones so far make likely
+
+
+class Frame(NamedTuple):
+    """One histogram. Its buckets' edges are ``left`` and ``right``; with ``left`` None, ``right`` holds
+    the upper limits of adjoining buckets."""
+
+    position: int
+    step: float
+    wall_time: float
+    moments: Sequence[float]  # as in events.Moments
+    left: FloatArray | None
+    right: FloatArray
+    counts: FloatArray
+
+
+@dataclass(slots=True, eq=False)
+class Frames:
+    """The histograms of one tag: ``filled`` buckets [left, right, count], and what each frame has."""
+
+    buckets: FloatArray = field(default_factory=lambda: np.empty((3, 0)))
+    filled: int = 0
+    sizes: list[int] = field(default_factory=list)
+    facts: list[tuple[float, ...]] = field(default_factory=list)  # position, step, wall time, moments
+
+    def add(self, frames: Sequence[Frame], share: float = 1.0) -> None:
+        """Copy frames to the end; they are ``share`` of all the file is likely to hold."""
+        sizes = [len(frame.counts) for frame in frames]
+        low, high = self.filled, self.filled + sum(sizes)
+        if high > self.buckets.shape[1]:
+            room = max(high, int(SPARE * high / share) if share < 1 else 2 * high)
+            old, self.buckets = self.buckets, np.empty((3, room))
+            self.buckets[:, :low] = old[:, :low]
+        left, right, counts = self.buckets[:, low:high]
+        np.concatenate([frame.right for frame in frames], out=right)
+        np.concatenate([frame.counts for frame in frames], out=counts)
+        given = [frame.left for frame in frames if frame.left is not None]
+        if len(given) == len(frames):
+            np.concatenate(given, out=left)
+        else:
+            left[1:] = right[:-1]
+        self.filled = high
+        self.sizes += sizes
+        self.facts += [(f.position, f.step, f.wall_time, *f.moments) for f in frames]
+
+
+def histograms(
+    found: Mapping[tuple[bytes, bool], Frames], plugins: Mapping[bytes, str], source: str
+) -> Iterator[Histograms]:
+    """Histograms of all tags, by which is first in the file; tensors only where they are histograms."""
+    for tag, is_tensor in sorted(found, key=lambda key: min(found[key].facts)[0]):
+        if not is_tensor or plugins.get(tag) == "histograms":
+            yield _histograms(text_of(tag), found[tag, is_tensor], is_tensor, source)
+
+
+def _histograms(tag: str, frames: Frames, is_tensor: bool, source: str) -> Histograms:
+    facts = np.array(frames.facts, np.float64)
+    offsets = np.concatenate([[0], np.cumsum(frames.sizes, dtype=np.int64)])
+    buckets = frames.buckets[:, : frames.filled]
+    if (np.diff(facts[:, 0]) < 0).any():
+        order = np.argsort(facts[:, 0], kind="stable")
+        parts = [np.arange(offsets[k], offsets[k + 1]) for k in order.tolist()]
+        facts, buckets = facts[order], buckets[:, np.concatenate(parts)]
+        offsets = np.concatenate([[0], np.cumsum(np.diff(offsets)[order])])
+    left, right, counts = buckets
+    _, steps, wall_times, minimum, maximum, count, total, squares = facts.T.copy()
+    if not is_tensor:
+        _close(left, right, offsets, minimum, maximum)
+    return Histograms(
+        tag,
+        steps,
+        wall_times,
+        minimum,
+        maximum,
+        count,
+        total,
+        squares,
+        offsets,
+        left,
+        right,
+        counts,
+        source=source,
+    )
+
+
+def _close(
+    left: FloatArray, right: FloatArray, offsets: IntArray, minimum: FloatArray, maximum: FloatArray
+) -> None:
+    """Let the extremes close the outer buckets, where only upper limits were written: writers end with
+    a catch-all limit of 1.8e308."""
+    some = np.flatnonzero(np.diff(offsets) > 0)
+    first, last = offsets[some], offsets[some + 1] - 1
+    left[first] = np.fmin(minimum[some], right[first])
+    right[last] = np.fmax(np.fmin(right[last], maximum[some]), left[last])

@@ -1,0 +1,78 @@
+"""Tables printed with a line of names above: skorch, fastai, Ultralytics, rows of a CSV between other lines."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from analyzer.ingest.json_rows import EPOCH_NAMES, METRIC, STEP_NAMES
+from analyzer.ingest.printed.words import NOT_METRIC
+from analyzer.ingest.tables import cell
+
+MOST_NAMES = 60
+NAME = re.compile(r"[A-Za-z_#%][\w ./%@:()\[\]+-]{0,40}")
+COUNTERS = frozenset((*EPOCH_NAMES, *STEP_NAMES))
+CLASSES, ALL_CLASSES = "class", "all"  # a detector's evaluation: one row for all classes, then one for each
+FIRST = re.compile(rf"[\s|#]*(?:{CLASSES}|{'|'.join(sorted(COUNTERS))})\b\s*[|,A-Za-z]", re.IGNORECASE)
+PART_OF_TOTAL = re.compile(r"(\d+)/\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The names of the columns, and what stands between the cells ("" for white space)."""
+
+    names: tuple[str, ...]
+    delimiter: str
+
+
+def heading_of(line: str) -> Heading | None:
+    """Names of which one is a metric and one counts, or stands for classes; None for any other line."""
+    if ":" in line or "=" in line or not METRIC.search(line):
+        return None
+    delimiter = next((d for d in ("|", ",", "\t") if d in line.strip(" |\t")), "")
+    names = _cells(line, delimiter)
+    if not delimiter and not _are_names(names):  # names with a space in them stand further apart
+        names = re.split(r"\s{2,}", line.strip())
+    if not _are_names(names):
+        return None
+    return Heading(tuple(names), delimiter)
+
+
+def begins_as_heading(line: str) -> bool:
+    """Whether the first word counts or stands for classes: worth asking, before its digits are taken for values."""
+    return FIRST.match(line) is not None
+
+
+def _are_names(cells: list[str]) -> bool:
+    lowered = [name.lower() for name in cells]
+    return (
+        2 <= len(cells) <= MOST_NAMES
+        and len(set(cells)) == len(cells)
+        and all(NAME.fullmatch(name) for name in cells if name)
+        and (any(name in COUNTERS for name in lowered) or lowered[0] == CLASSES)
+        and any(METRIC.search(name) for name in cells)
+    )
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    if not delimiter:
+        return line.split()
+    text = line.strip().strip("|") if delimiter == "|" else line
+    return [part.strip() for part in text.split(delimiter)]
+
+
+def row_below(heading: Heading, line: str) -> dict[str, float] | None:
+    """The numbers of a row by their names: counters and what may be metrics; None for no such row."""
+    cells = _cells(line, heading.delimiter)
+    if len(cells) != len(heading.names) or (heading.names[0].lower() == CLASSES and cells[0] != ALL_CLASSES):
+        return None
+    found: dict[str, float] = {}
+    for name, text in zip(heading.names, cells, strict=True):
+        counts = name.lower() in COUNTERS
+        part = PART_OF_TOTAL.fullmatch(text) if counts else None
+        value = cell(part[1] if part else text)
+        if isinstance(value, float) and (counts or METRIC.search(name) or not NOT_METRIC.search(name)):
+            found[name if "(" in name else name.rstrip(")")] = value
+        elif counts or (value is not None and METRIC.search(name) and not isinstance(value, float)):
+            return None
+    return found

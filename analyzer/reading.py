@@ -1,0 +1,99 @@
+"""From paths to runs: what is found is read and assembled, one group of files at a time.
+
+Apart from the pipeline, which goes on from here, so that to read runs loads nothing that measures or
+judges them. A group that fails costs only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from analyzer.assemble import assemble
+from analyzer.discover import LONE_CONFIG, Group, about_anything, discover, passed_over_problem
+from analyzer.model import Problem, Run
+from analyzer.remote import local_copies
+
+Progress = Callable[[int, int, str], None]
+
+
+def read_runs(
+    paths: Sequence[str | Path], roles: Mapping[str, str] | None = None
+) -> tuple[list[Run], list[Problem]]:
+    """The runs below ``paths``, and what could not be read outside any run.
+
+    Files that were fetched or unpacked stay as long as a tensor of these runs may be asked for.
+    """
+    with local_copies(paths, keep=True) as copies:
+        runs = list(iter_runs(copies.paths, copies.problems, roles))
+        return copies.kept(copies.shown(runs)), copies.shown(copies.problems)
+
+
+def iter_runs(
+    paths: Sequence[Path],
+    problems: list[Problem],
+    roles: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Run]:
+    """The runs below ``paths``, one at a time; what belongs to none of them goes to ``problems``."""
+    found = discover(paths)
+    problems += found.problems
+    passed_over = list(found.passed_over)
+    for i, group in enumerate(found.groups):
+        if progress:
+            progress(i, len(found.groups), group.path.as_posix())
+        yield from runs_of(group, paths, roles or {}, problems, passed_over)
+    if passed_over:
+        problems.append(passed_over_problem(passed_over))
+
+
+def runs_of(
+    group: Group,
+    paths: Sequence[Path],
+    roles: Mapping[str, str],
+    problems: list[Problem],
+    passed_over: list[Path],
+) -> Iterator[Run]:
+    """The runs of one group; of one without any curve or checkpoint only the problems are left."""
+    try:
+        runs = assemble(group, run_name(group.path, paths), roles)
+    except Exception as error:
+        problems.append(internal(group.path.as_posix(), error))
+        return
+    for run in runs:
+        if run.series or run.checkpoints or run.histograms:
+            yield run
+        else:
+            _tell_curveless(group, run, paths, problems, passed_over)
+
+
+def _tell_curveless(
+    group: Group, run: Run, paths: Sequence[Path], problems: list[Problem], passed_over: list[Path]
+) -> None:
+    """Say what became of files that gave no run; of mere text and JSON only that they are there."""
+    told = {problem.path for problem in run.problems}
+    silent = [path for path in (str(log.path) for log in group.logs) if path not in told]
+    problems += [Problem(str(config.path), "no-logs", LONE_CONFIG) for config in group.configs]
+    for problem in (*run.problems, *(Problem(path, "no-series", "no curve in it") for path in silent)):
+        path = Path(problem.path)
+        if problem.kind == "no-series" and about_anything(path) and path not in paths:
+            passed_over.append(path)
+        else:
+            problems.append(problem)
+
+
+def run_name(path: Path, paths: Sequence[Path]) -> str:
+    """The run's path below the given folder; the folder's own name for the folder itself."""
+    for given in paths:
+        if path == given:
+            return path.resolve().name
+        if given in path.parents:
+            return path.relative_to(given).as_posix()
+    return path.as_posix()
+
+
+def internal(path: str, error: Exception) -> Problem:
+    text = f"{type(error).__name__}: {error}"
+    return Problem(
+        path, "internal", f"the analyzer failed on this ({text[:200]}); the other runs are not affected"
+    )
