@@ -19,7 +19,9 @@ from hostile import hostile_pickles as hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.checkpoints.pickles import Record, Reference, dangerous, load, read_pickle
+from analyzer.checkpoints.pickle_harm import harmful
+from analyzer.checkpoints.pickle_machine import Record, Reference
+from analyzer.checkpoints.pickles import load, read_pickle
 from analyzer.errors import IngestError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -169,7 +171,7 @@ def test_consumed_tells_where_the_next_pickle_begins() -> None:
 
 
 def test_every_opcode_of_the_standard_has_a_handler() -> None:
-    from analyzer.checkpoints.pickles import HANDLERS
+    from analyzer.checkpoints.pickle_opcodes import HANDLERS
 
     missing = [op.name for op in pickletools.opcodes if HANDLERS[ord(op.code)] is None]
     assert missing == []
@@ -212,7 +214,7 @@ def test_os_system_does_not_run_but_would_have(protocol: int, tmp_path: Path) ->
     data = hostile.runs_a_command(canary, protocol)
     loaded = load(data)
     assert not canary.exists()
-    assert {use.reference.name for use in dangerous(loaded.references)} == {"system"}
+    assert {harm.use.reference.name for harm in harmful(loaded.references)} == {"system"}
     pickle.loads(data)  # noqa: S301 the proof that the file is armed
     assert canary.exists()
 
@@ -313,3 +315,31 @@ def test_no_module_is_imported_for_a_reference() -> None:
     load(b"c" + name.encode() + b"\nfly\n.")
     assert name not in sys.modules
     assert os.environ.get("PATH")
+
+
+@pytest.mark.parametrize(
+    ("data", "opcode", "at"),
+    [
+        (b"(S'x'\nios\nsystem\n.", b"i", 6),
+        (b"\x80\x02N0cos\nsystem\n.", b"c", 4),
+        (b"cos\nsystem\n(S'x'\ntR.", b"R", 18),
+        (b"\x80\x02N0\x82\x07.", b"\x82", 4),
+    ],
+    ids=["INST", "GLOBAL", "REDUCE", "EXT1"],
+)
+def test_evidence_names_the_byte_of_the_opcode(data: bytes, opcode: bytes, at: int) -> None:
+    assert data[at : at + 1] == opcode
+    assert at in {use.offset for use in load(data).references}
+
+
+def test_a_pickle_behind_others_tells_offsets_in_the_file() -> None:
+    first, second = pickle.dumps({"a": 1}, 2), b"cos\nsystem\n."
+    loaded = load(first + second, start=len(first))
+    assert loaded.consumed == len(second)
+    assert [use.offset for use in loaded.references] == [len(first)]
+
+
+def test_newobj_ex_without_keywords_is_newobj() -> None:
+    """Protocol 4 writes some plain data so: it is rebuilt as from any other opcode."""
+    data = b"\x80\x04\x8c\x0bcollections\x8c\x0bOrderedDict\x93)}\x92."
+    assert read_pickle(data, "x") == {}

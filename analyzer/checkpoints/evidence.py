@@ -14,14 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.checkpoints.state import is_buffer
-from analyzer.checkpoints.statistics import BLOCK, MAX_UNITS, add_by_row, units_last
+from analyzer.checkpoints.entries import is_buffer
+from analyzer.checkpoints.onepass.moments import product_sum
+from analyzer.checkpoints.onepass.scan import BLOCK
+from analyzer.checkpoints.statistics import lookup_table, units_last
 from analyzer.model import Checkpoint, FloatArray, LayerStats, Scalar, TensorRef
 
 RARELY_ACTIVE = -3.0902  # standard score below which a Gaussian is positive with P < 1e-3
 STILL = 1e-6  # of the median unit's second moment: a unit that got (almost) no gradient for long
-_SMALLEST_MEDIAN = 1e-30  # of a second moment: below, float32 squares underflow and say nothing
+SMALLEST_MEDIAN = 1e-30  # of a second moment: below, float32 squares underflow and say nothing
 _MAX_VECTOR = 1 << 20
+SAMPLED = 1 << 18  # elements of a tensor from which its root mean square is taken well enough
 
 
 # --- weight scale ----------------------------------------------------------------------------------
@@ -90,15 +93,15 @@ def _mean_square(entry: LayerStats, settings: Mapping[str, Scalar], step: float 
     """Mean squared gradient behind one slot, or None for slots that do not hold it."""
     if entry.group != "optimizer" or entry.mean is None or entry.l2 is None or entry.count == 0:
         return None
-    taken = _number(settings, "step") if step is None else step
+    taken = number(settings, "step") if step is None else step
     if entry.slot == "exp_avg_sq":
-        return max(0.0, entry.mean) / _bias_correction(_number(settings, "beta2"), taken)
+        return max(0.0, entry.mean) / _bias_correction(number(settings, "beta2"), taken)
     if entry.slot == "square_avg":
         return max(0.0, entry.mean)
     if entry.slot == "sum":
         return max(0.0, entry.mean) / taken if taken else None
     if entry.slot == "momentum_buffer":
-        return entry.l2**2 / entry.count * (1 - (_number(settings, "momentum") or 0.0)) ** 2
+        return entry.l2**2 / entry.count * (1 - (number(settings, "momentum") or 0.0)) ** 2
     return None
 
 
@@ -109,7 +112,8 @@ def _bias_correction(beta: float | None, step: float | None) -> float:
     return -math.expm1(step * math.log(beta)) if beta > 0 else 1.0
 
 
-def _number(values: Mapping[str, Scalar], key: str) -> float | None:
+def number(values: Mapping[str, Scalar], key: str) -> float | None:
+    """A setting as a number, None where it is none."""
     value = values.get(key)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
@@ -145,7 +149,7 @@ def without_state(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRatio:
-    """Size of the next Adam step against the weights: about 1e-3 is usual, 1e-1 is wild."""
+    """Size of the next optimizer step against the weights: about 1e-3 is usual, 1e-1 is wild."""
 
     layer: str
     ratio: float
@@ -153,42 +157,62 @@ class UpdateRatio:
 
 
 def update_ratio(checkpoint: Checkpoint) -> tuple[UpdateRatio, ...]:
-    """lr · rms(m̂ / (√v̂ + ε)) / rms(w) per parameter with Adam state and a known name."""
+    """lr · rms(step) / rms(w) per parameter with optimizer state and a known name.
+
+    The step is m̂ / (√v̂ + ε) of Adam, or the momentum buffer of SGD; without weight decay, and
+    with the stored learning rate for every parameter. Of a large tensor the first ``SAMPLED``
+    elements are looked at.
+    """
     settings = checkpoint.optimizer
-    rate = _number(settings, "lr")
+    rate = number(settings, "lr")
     slots = {(ref.name, ref.slot): ref for ref in checkpoint.tensors if ref.group == "optimizer"}
     weights = {ref.name: ref for ref in checkpoint.tensors if ref.group == "model"}
     rows = []
-    for name, weight in weights.items():
-        first, second = slots.get((name, "exp_avg")), slots.get((name, "exp_avg_sq"))
-        if rate is None or first is None or second is None or first.shape != weight.shape:
-            continue
-        step = _scalar(slots.get((name, "step")))
-        size, scale = _adam_step(first, second, settings, step), _rms(weight)
-        if scale > 0 and math.isfinite(size):
+    for name, weight in weights.items() if rate is not None else ():
+        size = _step_size(name, weight, slots, settings)
+        scale = _rms(weight)
+        if rate is not None and size is not None and math.isfinite(size) and scale > 0:
             rows.append(UpdateRatio(name, rate * size / scale, len(weight.shape)))
     return tuple(rows)
+
+
+def _step_size(
+    name: str, weight: TensorRef, slots: Mapping[tuple[str, str], TensorRef], settings: Mapping[str, Scalar]
+) -> float | None:
+    """Root mean square of a parameter's step before the learning rate; None where it is not kept."""
+    first, second = slots.get((name, "exp_avg")), slots.get((name, "exp_avg_sq"))
+    if first is not None and second is not None and first.shape == weight.shape:
+        return _adam_step(first, second, settings, _scalar(slots.get((name, "step"))))
+    buffer = slots.get((name, "momentum_buffer"))
+    return _rms(buffer) if buffer is not None and buffer.shape == weight.shape else None
 
 
 def _adam_step(
     first: TensorRef, second: TensorRef, settings: Mapping[str, Scalar], step: float | None
 ) -> float:
     """Root mean square of m̂ / (√v̂ + ε)."""
-    taken = _number(settings, "step") if step is None else step
-    m_correction = _bias_correction(_number(settings, "beta1"), taken)
-    v_correction = _bias_correction(_number(settings, "beta2"), taken)
-    epsilon = _number(settings, "eps") or 1e-8
-    total = 0.0
+    taken = number(settings, "step") if step is None else step
+    m_correction = _bias_correction(number(settings, "beta1"), taken)
+    v_correction = _bias_correction(number(settings, "beta2"), taken)
+    epsilon = number(settings, "eps") or 1e-8
+    total, count = 0.0, 0
     for m, v in paired(first.blocks(BLOCK), second.blocks(BLOCK)):
         with np.errstate(all="ignore"):
             update = (m / m_correction) / (np.sqrt(v / v_correction) + epsilon)
-        total += float(np.dot(update, update))
-    return math.sqrt(total / first.count) if first.count else math.nan
+        total, count = total + product_sum(update, update), count + len(update)
+        if count >= SAMPLED:
+            break
+    return math.sqrt(total / count) if count else math.nan
 
 
 def _rms(ref: TensorRef) -> float:
-    total = sum(float(np.dot(x, x)) for x in (b.astype(np.float64) for b in ref.blocks(BLOCK)))
-    return math.sqrt(total / ref.count) if ref.count else 0.0
+    total, count = 0.0, 0
+    for block in ref.blocks(BLOCK):
+        values = _float64(block)
+        total, count = total + product_sum(values, values), count + len(values)
+        if count >= SAMPLED:
+            break
+    return math.sqrt(total / count) if count else 0.0
 
 
 def _scalar(ref: TensorRef | None) -> float | None:
@@ -221,12 +245,13 @@ class DeadUnits:
 
 def dead_units(checkpoint: Checkpoint, stats: Iterable[LayerStats]) -> tuple[DeadUnits, ...]:
     """Every layer that one of the three signs can be looked for in, dead units or not."""
+    stats = list(stats)
     zero_rows = [
         DeadUnits(s.name, s.shape[-1 if units_last(s.name) else 0], s.dead_units, "weights")
         for s in stats
         if s.group == "model" and s.dead_units is not None and s.fan_in and not is_buffer(s.name, s.dtype)
     ]
-    return (*_batchnorm(checkpoint), *_still_units(checkpoint), *zero_rows)
+    return (*_batchnorm(checkpoint), *_still_units(stats), *zero_rows)
 
 
 def _batchnorm(checkpoint: Checkpoint) -> Iterator[DeadUnits]:
@@ -254,30 +279,20 @@ def _vector(ref: TensorRef) -> FloatArray:
     return np.concatenate([block.astype(np.float64) for block in ref.blocks(BLOCK)])
 
 
-def _still_units(checkpoint: Checkpoint) -> Iterator[DeadUnits]:
-    """Rows of a weight whose second moment is nothing beside the median row's.
+def _still_units(stats: Iterable[LayerStats]) -> Iterator[DeadUnits]:
+    """Units of a weight whose second moment is nothing beside the median unit's.
 
     v decays by β₂ a step once gradients stop: with β₂ = 0.999 it takes 14,000 steps to fall to
     1e-6. Lookup tables are left out: rows of rare tokens rest by nature. So are layers whose
     median is zero or underflows: nothing to compare with.
     """
-    for ref in checkpoint.tensors:
-        if ref.slot not in ("exp_avg_sq", "square_avg") or len(ref.shape) < 2 or "emb" in ref.name.lower():
+    for s in stats:
+        norms = s.unit_norms
+        if s.slot not in ("exp_avg_sq", "square_avg") or norms is None or lookup_table(s.name):
             continue
-        means = _row_means(ref)
-        median = float(np.median(means)) if len(means) > 1 else 0.0
-        if median > _SMALLEST_MEDIAN:
-            yield DeadUnits(ref.name, len(means), int(np.sum(means < STILL * median)), "optimizer")
-
-
-def _row_means(ref: TensorRef) -> FloatArray:
-    if not 0 < ref.shape[0] <= MAX_UNITS or ref.count == 0:
-        return np.zeros(0)
-    rows, position = np.zeros(ref.shape[0]), 0
-    for block in ref.blocks(BLOCK):
-        add_by_row(rows, block.astype(np.float64), position, ref.count)
-        position += len(block)
-    return rows / (ref.count // ref.shape[0])
+        median = s.unit_norm_median or 0.0
+        if len(norms) > 1 and median > SMALLEST_MEDIAN:
+            yield DeadUnits(s.name, len(norms), int(np.sum(norms < STILL * median)), "optimizer")
 
 
 # --- two checkpoints of one run --------------------------------------------------------------------
@@ -310,8 +325,8 @@ def _change(old: TensorRef, new: TensorRef) -> Change:
             identical = False
         with np.errstate(all="ignore"):
             step = b - a
-            moved += float(np.dot(step, step))
-            size += float(np.dot(a, a))
+            moved += product_sum(step, step)
+            size += product_sum(a, a)
     relative = math.sqrt(moved / size) if size > 0 and math.isfinite(moved) and math.isfinite(size) else None
     return Change(new.name, identical, relative, not is_buffer(new.name, new.dtype))
 

@@ -14,7 +14,10 @@ from analyzer.errors import IngestError
 NAME = "misnamed"
 SUMMARY = "Git LFS pointers, web pages and text under a checkpoint's name: said so, not read"
 ORDER = 0
-SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".keras", ".hdf5"})
+SUFFIXES = frozenset(
+    {".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".keras", ".hdf5",
+     ".pt2", ".onnx", ".gguf", ".npz", ".npy", ".msgpack"}
+)  # fmt: skip
 _TENSORFLOW = re.compile(r"\.data-\d{5}-of-\d{5}$")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _TEXT = frozenset(range(32, 127)) | {9, 10, 13}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.checkpoints.pickles import Build, Finish, Record, Reference, checked_key
+from analyzer.checkpoints.pickle_machine import Build, Finish, Record, Reference, checked_key
 
 _DTYPE = re.compile(r"[<>|=]?(?:[biufc](?:1|2|4|8|16)|[SU]\d{1,4})")
 _CODECS = frozenset({"latin1", "latin-1", "iso-8859-1", "ascii", "utf-8", "utf8"})

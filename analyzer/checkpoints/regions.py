@@ -6,14 +6,16 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import IngestError
+
+Blocks = Callable[[int], Iterator[NDArray[np.generic]]]  # a limit in bytes -> flat arrays, in order
 
 WHOLE_SPAN = 1 << 26  # a non-contiguous tensor's span up to this many bytes is read at once
 _INFLATE_STEP = 1 << 16
@@ -76,16 +78,24 @@ class Reader:
     def _damaged(self, message: str) -> IngestError:
         return IngestError(self.region.path, message, "damaged", self.region.start)
 
-    def _direct(self, offset: int, size: int) -> bytearray:
-        target = bytearray(size)
-        view, done = memoryview(target), 0
+    def fill(self, offset: int, target: memoryview) -> None:
+        """Bytes of a region that is not compressed, into memory of the caller's."""
+        if offset < 0 or offset + len(target) > self.region.size:
+            raise IngestError(
+                self.region.path, f"bytes {offset}+{len(target)} lie outside their storage", "damaged"
+            )
+        done = 0
         self._file.seek(self.start + offset)
-        while done < size:
-            count = self._file.readinto(view[done:])
+        while done < len(target):
+            count = self._file.readinto(target[done:])
             if not count:
-                message = f"file ends {size - done} bytes before a tensor does"
+                message = f"file ends {len(target) - done} bytes before a tensor does"
                 raise IngestError(self.region.path, message, "truncated", self.start + offset + done)
             done += count
+
+    def _direct(self, offset: int, size: int) -> bytearray:
+        target = bytearray(size)
+        self.fill(offset, memoryview(target))
         return target
 
     def _inflated(self, offset: int, size: int) -> bytearray:
@@ -149,6 +159,9 @@ DTYPES: dict[str, Dtype] = {
 }  # fmt: skip
 
 
+QUANTISED = {"qint8": "int8", "quint8": "uint8", "qint32": "int32"}  # torch's types, and what is stored
+
+
 def _float8_table(exponent_bits: int, mantissa_bits: int, bias: int, kind: str) -> NDArray[np.float32]:
     """The 256 values of an 8-bit float (Micikevicius et al. 2022; the fnuz kinds have one NaN, no -0)."""
     codes = np.arange(256)
@@ -185,7 +198,7 @@ def _float8(name: str) -> NDArray[np.float32]:
 _FLOAT8 = {name: _float8(name) for name in DTYPES if name.startswith("float8")}
 
 
-def _widen(raw: NDArray[np.generic], dtype: Dtype) -> NDArray[np.generic]:
+def widen(raw: NDArray[np.generic], dtype: Dtype) -> NDArray[np.generic]:
     """Native byte order; bfloat16 and float8 as float32, complex32 as complex64."""
     native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     if dtype.name == "bfloat16":
@@ -223,7 +236,7 @@ class StoredBlocks:
             return
         blocks = _contiguous if is_contiguous(self.shape, self.strides) else _strided
         for block in blocks(self, raw, elements):
-            yield _widen(block, dtype)
+            yield widen(block, dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,6 +247,68 @@ class ArrayBlocks:
 
     def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
         yield from _pieces(self.array, max(1, limit // self.array.dtype.itemsize))
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedBlocks:
+    """The elements of several stretches one after another: a tensor kept in pieces along its first axis."""
+
+    parts: tuple[StoredBlocks, ...]
+
+    def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
+        for part in self.parts:
+            yield from part(limit)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledBlocks:
+    """Integers of a quantised tensor as the reals they stand for: (q - zero) * scale, as float32."""
+
+    whole: StoredBlocks
+    scale: float
+    zero: int
+
+    def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
+        for block in self.whole(max(1, limit // 4) * DTYPES[self.whole.dtype].size):
+            yield (block.astype(np.int64) - self.zero).astype(np.float32) * np.float32(self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TiledBlocks:
+    """A tensor of ``shape`` kept as boxes: each tile lies at its offsets, and they cover it once.
+
+    A band of rows is put together at a time, in as much memory as one row takes at least.
+    """
+
+    shape: tuple[int, ...]
+    tiles: tuple[tuple[tuple[int, ...], StoredBlocks], ...]
+
+    def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
+        width = max(DTYPES[self.tiles[0][1].dtype].widened, 1)
+        row = element_count(self.shape[1:])
+        rows = max(1, limit // max(1, row * width))
+        for first in range(0, self.shape[0], rows):
+            band = self._band(first, min(first + rows, self.shape[0]))
+            yield from _pieces(band, max(1, limit // band.dtype.itemsize))
+
+    def _band(self, first: int, last: int) -> NDArray[np.generic]:
+        band: NDArray[np.generic] | None = None
+        for offsets, tile in self.tiles:
+            begin, end = max(first, offsets[0]), min(last, offsets[0] + tile.shape[0])
+            if begin >= end:
+                continue
+            part = np.concatenate(list(rows_of(tile, begin - offsets[0], end - offsets[0])(1 << 30)))
+            if band is None:
+                band = np.zeros((last - first, *self.shape[1:]), part.dtype)
+            place = tuple(slice(o, o + n) for o, n in zip(offsets[1:], tile.shape[1:], strict=True))
+            band[(slice(begin - first, end - first), *place)] = part.reshape(end - begin, *tile.shape[1:])
+        return np.zeros(0) if band is None else band
+
+
+def rows_of(blocks: StoredBlocks, first: int, last: int) -> StoredBlocks:
+    """The part of a tensor between two indices of its first axis."""
+    offset = blocks.offset + first * blocks.strides[0] * DTYPES[blocks.dtype].size
+    return replace(blocks, shape=(last - first, *blocks.shape[1:]), offset=offset)
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

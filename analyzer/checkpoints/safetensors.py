@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from analyzer.checkpoints.entries import Entry, Found, natural
 from analyzer.checkpoints.regions import DTYPES, Region, StoredBlocks, element_count, row_major
-from analyzer.checkpoints.state import Entry, assemble, natural
+from analyzer.checkpoints.state import assemble
 from analyzer.errors import IngestError
-from analyzer.model import Checkpoint, Problem, Scalar
+from analyzer.model import Checkpoint, Problem
 
 NAME = "safetensors"
 SUMMARY = "Safetensors (.safetensors)"
@@ -45,27 +46,32 @@ def claims(path: Path, head: bytes) -> bool:
 
 def open(path: Path) -> Checkpoint:
     """Index of the file; no tensor is read. Raises IngestError."""
+    return assemble(find(path), NAME)
+
+
+def find(path: Path) -> Found:
+    """The tensors, in natural order of their names: the file keeps no other."""
     header, start, size = _header(path)
     metadata = header.pop("__metadata__", None)
-    entries: list[Entry] = []
-    problems: list[Problem] = []
+    found = Found(str(path), ordered=False)
     taken: list[tuple[int, int, str]] = []
     for name, description in sorted(header.items(), key=lambda item: natural(item[0])):
         try:
             blocks = _blocks(path, description, start, size)
         except (ValueError, EOFError) as error:
             kind = "truncated" if isinstance(error, EOFError) else "damaged"
-            problems.append(Problem(str(path), kind, f"tensor {name[:80]!r}: {error}"))
+            found.fault(kind, f"tensor {name[:80]!r}: {error}")
             continue
         taken.append((blocks.offset, blocks.offset + _nbytes(blocks), name))
-        entries.append(Entry(name, blocks.dtype, blocks.shape, blocks, "model"))
-    problems += _overlaps(path, taken, size - start)
-    if not entries and problems:
-        raise IngestError(str(path), problems[0].message, problems[0].kind)
-    scalars: dict[str, Scalar] = {}
+        found.entries.append(Entry(name, blocks.dtype, blocks.shape, blocks, "model"))
+    _check_cover(found, taken, start, size)
+    if not found.entries and found.problems:
+        raise IngestError(
+            str(path), found.problems[0].message, found.problems[0].kind, found.problems[0].offset
+        )
     if isinstance(metadata, dict):
-        scalars = {str(k)[:200]: str(v)[:500] for k, v in list(metadata.items())[:200]}
-    return assemble(str(path), NAME, entries, metadata=scalars, problems=problems)
+        found.metadata.update({str(k)[:200]: str(v)[:500] for k, v in list(metadata.items())[:200]})
+    return found
 
 
 def _header(path: Path) -> tuple[dict[str, object], int, int]:
@@ -83,12 +89,20 @@ def _header(path: Path) -> tuple[dict[str, object], int, int]:
             raise IngestError(str(path), message, "truncated", size)
         raw = file.read(length)
     try:
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise IngestError(str(path), f"header is not JSON ({str(error)[:80]})", "damaged", 8) from None
     if not isinstance(header, dict):
         raise IngestError(str(path), "header is not a JSON object", "damaged", 8)
     return header, 8 + length, size
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of the header; a name given twice would hide one of two tensors."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return made
 
 
 def _blocks(path: Path, description: object, start: int, size: int) -> StoredBlocks:
@@ -123,15 +137,20 @@ def _nbytes(blocks: StoredBlocks) -> int:
     return element_count(blocks.shape) * DTYPES[blocks.dtype].size
 
 
-def _overlaps(path: Path, taken: list[tuple[int, int, str]], size: int) -> list[Problem]:
+def _check_cover(found: Found, taken: list[tuple[int, int, str]], start: int, size: int) -> None:
     """Tensors may not share bytes, and no byte may be unused: the format says so."""
-    problems, end = [], 0
+    end, overlaps = 0, 0
     for begin, stop, name in sorted(taken):
-        if begin < end:
-            message = f"tensor {name[:80]!r} overlaps the one before it"
-            problems.append(Problem(str(path), "damaged", message, begin))
+        if begin < end and begin < stop:
+            overlaps += 1
+            if overlaps <= 20:
+                message = f"tensor {name[:80]!r} overlaps the one before it"
+                found.problems.append(Problem(found.path, "damaged", message, start + begin))
         end = max(end, stop)
-    if end < size and taken:
-        message = f"{size - end} bytes behind the last tensor belong to none"
-        problems.append(Problem(str(path), "damaged", message, end))
-    return problems[:20]
+    if start + end < size and taken and not found.faults:
+        message = f"{size - start - end} bytes behind the last tensor belong to none"
+        found.problems.append(Problem(found.path, "damaged", message, start + end))
+    if found.faults and taken:
+        message = f"{len(taken)} of {len(taken) + found.faults} tensors are whole and were read; data ends at byte {size}"
+        kind = found.problems[0].kind
+        found.problems.insert(0, Problem(found.path, kind, message, size))

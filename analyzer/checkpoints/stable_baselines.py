@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from analyzer.checkpoints import torch_zip
+from analyzer.checkpoints.entries import Found
 from analyzer.checkpoints.pickles import Loaded
-from analyzer.checkpoints.regions import Reader
-from analyzer.checkpoints.state import Found, assemble, flatten, gather
-from analyzer.checkpoints.zips import Member, member_region, read_directory, read_member
+from analyzer.checkpoints.scalars import flatten
+from analyzer.checkpoints.state import assemble, gather
+from analyzer.checkpoints.zips import Member, first_name, nested_directory, read_directory, read_member
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, Problem, Scalar
 
@@ -22,11 +23,11 @@ _MAX_JSON = 1 << 24
 
 def claims(path: Path, head: bytes) -> bool:
     """A zip whose first member is what Stable-Baselines writes first."""
-    first = head[30:60]
+    first = first_name(head)
     return head.startswith(b"PK\x03\x04") and path.suffix.lower() == ".zip" and first.startswith(
-        (b"data", b"policy.pth", b"policy.optimizer.pth", b"parameter_list", b"pytorch_variables.pth",
-         b"_stable_baselines3_version", b"actor.optimizer.pth")
-    ) and not first.startswith(b"data/")  # fmt: skip
+        ("data", "policy.pth", "policy.optimizer.pth", "parameter_list", "pytorch_variables.pth",
+         "_stable_baselines3_version", "actor.optimizer.pth")
+    ) and not first.startswith("data/")  # fmt: skip
 
 
 def open(path: Path) -> Checkpoint:
@@ -47,8 +48,9 @@ def open(path: Path) -> Checkpoint:
         raise IngestError(
             str(path), problems[0].message if problems else "no policy.pth in the archive", kind
         )
-    facts = {"num_timesteps": settings["num_timesteps"]} if "num_timesteps" in settings else {}
-    return assemble(str(path), NAME, found.entries, found.optimizers, facts, settings, problems)
+    if "num_timesteps" in settings:
+        found.metadata["num_timesteps"] = settings["num_timesteps"]
+    return assemble(found, NAME)
 
 
 def _add(found: Found, name: str, part: Found) -> None:
@@ -57,6 +59,7 @@ def _add(found: Found, name: str, part: Found) -> None:
     found.entries += [replace(entry, group=group) for entry in part.entries]
     found.optimizers += [(name, optimizer) for _, optimizer in part.optimizers]
     found.problems += part.problems
+    found.uses += part.uses
 
 
 def _settings(path: Path, members: dict[str, Member]) -> tuple[dict[str, Scalar], list[Problem]]:
@@ -78,12 +81,7 @@ def _settings(path: Path, members: dict[str, Member]) -> tuple[dict[str, Scalar]
 
 def _nested(path: Path, member: Member) -> Loaded:
     """A PyTorch file stored, not compressed, within the archive is read in place."""
-    region = member_region(path, member)
-    if region.packed >= 0:
-        raise IngestError(str(path), "compressed within the archive, cannot be read in place", "unsupported")
-    with Reader(region) as reader:
-        start = reader.start
-    members = read_directory(path, start, region.size)
+    _, members = nested_directory(path, member)
     archive = torch_zip.find_archive(members)
     if archive is None:
         raise IngestError(str(path), "no data.pkl in it", "unsupported")

@@ -1,123 +1,102 @@
-"""Statistics of a checkpoint's tensors in one pass, a block at a time.
+"""Statistics of a checkpoint's tensors in one pass, a block at a time, on two threads.
 
-Moments are accumulated in float64 per block about the block's own mean and merged by the update
-formulas of Chan, Golub & LeVeque (1983) and Pébay (2008, SAND2008-6212) for orders up to four, so
-neither a large mean nor many elements cost accuracy.
+Small checkpoints are summed by numpy, large ones by compiled code where numba is there. Both give
+the same results; docs/checkpoint-statistics.md says how exact they are and what they cost.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.checkpoints.onepass import codes, quantiles
+from analyzer.checkpoints.onepass.moments import Moments
+from analyzer.checkpoints.onepass.quantiles import Histogram
+from analyzer.checkpoints.onepass.scan import BLOCK, compiled_pass, pieces, tally_piece
+from analyzer.checkpoints.onepass.tally import Tally, Units, add, add_by_unit
 from analyzer.checkpoints.regions import element_count
-from analyzer.model import Checkpoint, FloatArray, IntArray, LayerStats, TensorRef
+from analyzer.errors import IngestError
+from analyzer.model import Checkpoint, FloatArray, LayerStats, Problem, TensorRef
 
-BLOCK = 1 << 18  # bytes read at a time: a block and its float64 copies stay in the second-level cache
-EXACT_QUANTILES = 1 << 20  # elements up to which quantiles are exact
+COMPILED_FROM = 1 << 29  # bytes of tensors from which numba's import pays
+THREADS = 2
+AHEAD = 24  # tensors' pieces that are under way or wait for their turn
 MAX_UNITS = 1 << 22  # output units whose norms are kept
 DEAD_NORM = 1e-8  # of the median unit norm: far below what training or decay leaves in a used unit
-QUANTILES = {"q01": 0.01, "q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
-_MANTISSA_BITS = 7  # of a histogram bin: values within 2**-7 of each other, relatively, share one
+OUTLIER = 6.0  # standard deviations from the mean: two in a billion of a Gaussian
+BINS = 48  # of the histogram that is kept for drawing
+_SHORTEST_UNIT = 8  # elements: shorter units may be equal by chance in a coarse type
+_SAME_SQUARES = 1e-12  # relative: the same squares summed in another order differ by less
+_SAME_PROJECTION = 1e-9
 _HUGE, _TINY = 1e75, 1e-75  # beyond these, fourth powers leave the range of float64
 
 
-@dataclass(slots=True)
-class Moments:
-    """Count, mean and sums of powers 2 to 4 of the deviations from the mean."""
+def layer_stats(checkpoint: Checkpoint, problems: list[Problem] | None = None) -> Iterator[LayerStats]:
+    """Statistics of every tensor, in order; one that shares its storage with another is read once.
 
-    count: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-    m3: float = 0.0
-    m4: float = 0.0
-
-
-def block_moments(x: FloatArray) -> Moments:
-    """Moments of one block of finite values. The residual of the rounded mean is corrected for."""
-    n = len(x)
-    if n == 0:
-        return Moments()
-    mean = float(x.sum()) / n
-    d = x - mean
-    d2 = d * d
-    residual = float(d.sum()) / n
-    m2 = float(d2.sum())
-    m3 = float(np.dot(d2, d)) - 3 * residual * m2
-    return Moments(n, mean + residual, m2 - n * residual * residual, m3, float(np.dot(d2, d2)))
-
-
-def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of both samples together (Pébay 2008, equations 2.1 and 3.1)."""
-    if a.count == 0 or b.count == 0:
-        return b if a.count == 0 else a
-    n, na, nb = a.count + b.count, a.count, b.count
-    delta = b.mean - a.mean
-    step = delta / n
-    m2 = a.m2 + b.m2 + delta * step * na * nb
-    m3 = a.m3 + b.m3 + delta * step * step * na * nb * (na - nb) + 3 * step * (na * b.m2 - nb * a.m2)
-    m4 = (
-        a.m4
-        + b.m4
-        + delta * step**3 * na * nb * (na * na - na * nb + nb * nb)
-        + 6 * step * step * (na * na * b.m2 + nb * nb * a.m2)
-        + 4 * step * (na * b.m3 - nb * a.m3)
-    )
-    return Moments(n, a.mean + step * nb, m2, m3, m4)
-
-
-@dataclass(slots=True)
-class _Sums:
-    """What one pass over a tensor gathers. All values are divided by ``scale``."""
-
-    scale: float
-    moments: Moments = field(default_factory=Moments)
-    minimum: float = math.inf
-    maximum: float = -math.inf
-    l1: float = 0.0
-    squares: float = 0.0
-    zeros: int = 0
-    nan: int = 0
-    inf: int = 0
-    kept: list[FloatArray] = field(default_factory=list)  # all values, for exact quantiles
-    bins: IntArray | None = None  # counts by the leading bits, for large tensors
-    units: FloatArray | None = None  # sums of squares by output unit
-    last: bool = False  # the units are the last axis
-    position: int = 0
-
-
-def layer_stats(checkpoint: Checkpoint) -> Iterator[LayerStats]:
-    """Statistics of every tensor, in order; one that shares its storage with another is read once."""
-    done: dict[object, LayerStats] = {}
+    A tensor whose bytes cannot be read goes to ``problems`` and is left out; without that list
+    IngestError is raised.
+    """
+    distinct: dict[object, TensorRef] = {}
+    for ref in checkpoint.tensors:
+        distinct.setdefault(ref.blocks, ref)
+    large = sum(ref.nbytes for ref in distinct.values()) >= COMPILED_FROM
+    measured = _in_turn(distinct.values(), compiled_pass() if large else None)
+    done: dict[object, LayerStats | IngestError] = {}
     for ref in checkpoint.tensors:
         if ref.blocks not in done:
-            done[ref.blocks] = tensor_stats(ref)
-        yield replace(
-            done[ref.blocks],
-            name=ref.name,
-            group=ref.group,
-            slot=ref.slot,
-            fan_in=fan_in(ref),
-            checkpoint=checkpoint.path,
-        )
+            done[ref.blocks] = next(measured)
+        found = done[ref.blocks]
+        if isinstance(found, LayerStats):
+            found = replace(found, name=ref.name, group=ref.group, slot=ref.slot)
+            yield replace(found, fan_in=fan_in(ref), checkpoint=checkpoint.path)
+        elif problems is None:
+            raise found
+        else:
+            message = f"tensor {ref.name[:80]!r}: {found.message}"
+            problems.append(Problem(found.path, found.kind, message, found.offset))
 
 
-def tensor_stats(ref: TensorRef) -> LayerStats:
+def _in_turn(refs: Iterable[TensorRef], compiled: ModuleType | None) -> Iterator[LayerStats | IngestError]:
+    """Each tensor's statistics, in order, while two threads are at the following ones."""
+    pool = ThreadPoolExecutor(THREADS)
+    waiting: deque[tuple[TensorRef, list[Future[Tally]]]] = deque()
+    try:
+        for ref in refs:
+            units = units_of(ref)
+            tasks = [pool.submit(tally_piece, ref, p, units, compiled) for p in pieces(ref)]
+            waiting.append((ref, tasks))
+            while sum(len(futures) for _, futures in waiting) > AHEAD and len(waiting) > 1:
+                yield _settle(*waiting.popleft())
+        while waiting:
+            yield _settle(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _settle(ref: TensorRef, parts: list[Future[Tally]]) -> LayerStats | IngestError:
+    try:
+        return _finish(ref, (part.result() for part in parts))
+    except IngestError as error:
+        return error
+
+
+def tensor_stats(ref: TensorRef, compiled: ModuleType | None = None) -> LayerStats:
     """Statistics of one tensor; of the magnitudes where it is complex.
 
     Raises IngestError when its bytes cannot be read.
     """
-    with np.errstate(all="ignore"):
-        sums = _gather(ref, 1.0)
-        largest = max(abs(sums.minimum), abs(sums.maximum)) if sums.moments.count else 0.0
-        if largest > _HUGE or 0 < largest < _TINY:
-            sums = _gather(ref, 2.0 ** math.frexp(largest)[1] if largest < 2.0**1022 else 2.0**1022)
-        return _finish(ref, sums)
+    units = units_of(ref)
+    return _finish(ref, (tally_piece(ref, piece, units, compiled) for piece in pieces(ref)))
 
 
 def fan_in(ref: TensorRef) -> int | None:
@@ -125,9 +104,14 @@ def fan_in(ref: TensorRef) -> int | None:
 
     PyTorch keeps ``[out, in, *kernel]``, Keras and Flax a ``kernel`` of ``[*kernel, in, out]``.
     """
-    if len(ref.shape) < 2 or ref.slot or "emb" in ref.name.lower():
+    if len(ref.shape) < 2 or ref.slot or lookup_table(ref.name):
         return None
     return element_count(ref.shape[:-1] if units_last(ref.name) else ref.shape[1:])
+
+
+def lookup_table(name: str) -> bool:
+    """True for what its name says is looked up by row: embeddings of tokens and positions."""
+    return bool(re.search(r"emb|(^|[._])w[tp]e([._]|$)", name, re.IGNORECASE))
 
 
 def units_last(name: str) -> bool:
@@ -135,137 +119,45 @@ def units_last(name: str) -> bool:
     return re.split(r"[./]", name)[-1].removesuffix(":0") == "kernel"
 
 
-def _gather(ref: TensorRef, scale: float) -> _Sums:
-    sums = _Sums(scale)
-    count = element_count(ref.shape)
-    sums.last = units_last(ref.name)
-    if len(ref.shape) > 1 and count and ref.shape[-1 if sums.last else 0] <= MAX_UNITS:
-        sums.units = np.zeros(ref.shape[-1 if sums.last else 0])
-    for block in ref.blocks(BLOCK):
-        _add(sums, block, count)
-    return sums
-
-
-def _add(sums: _Sums, block: NDArray[np.generic], count: int) -> None:
-    values = _magnitudes(block)
-    wide = values.astype(np.float64)
-    if sums.scale != 1.0:
-        wide /= sums.scale
-    low, high = float(wide.min()), float(wide.max())
-    finite = wide
-    if not (math.isfinite(low) and math.isfinite(high)):
-        bad = ~np.isfinite(wide)
-        nan = int(np.isnan(wide).sum())
-        sums.nan += nan
-        sums.inf += int(bad.sum()) - nan
-        finite = wide[~bad]
-        wide[bad] = 0.0
-        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (math.inf, -math.inf)
-    sums.zeros += len(finite) - int(np.count_nonzero(finite))
-    sums.minimum, sums.maximum = min(sums.minimum, low), max(sums.maximum, high)
-    sums.l1 += float(np.abs(finite).sum())
-    sums.moments = merge(sums.moments, block_moments(finite))
-    _add_units(sums, wide, count)
-    if count <= EXACT_QUANTILES:
-        sums.kept.append(finite)
-    else:
-        single = values.dtype.kind == "f" and values.dtype.itemsize <= 4 and sums.scale == 1.0
-        _add_bins(sums, finite.astype(np.float32) if single else finite)
-    sums.position += len(wide)
-
-
-def _magnitudes(block: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Complex numbers by their magnitude, in double precision so that squares stay in range."""
-    return np.abs(block.astype(np.complex128)) if block.dtype.kind == "c" else block
-
-
-def _add_units(sums: _Sums, values: FloatArray, count: int) -> None:
-    """Sums of squares, of all and by unit. NaN and Inf are 0 here."""
-    squares = values * values
-    if sums.units is None or sums.last:
-        sums.squares += float(squares.sum())
-    else:
-        sums.squares += add_by_row(sums.units, squares, sums.position, count)
-    if sums.units is not None and sums.last:
-        unit = np.arange(sums.position, sums.position + len(squares)) % len(sums.units)
-        sums.units += np.bincount(unit, weights=squares, minlength=len(sums.units))
-
-
-def add_by_row(rows: FloatArray, values: FloatArray, position: int, count: int) -> float:
-    """Adds a block's sum to each row it touches; returns the block's sum.
-
-    ``position`` is the block's first element among the tensor's ``count``; a row may span
-    several blocks and a block several rows.
-    """
-    length = count // len(rows)
-    first, last = position // length, (position + len(values) - 1) // length
-    starts = np.arange(first, last + 1, dtype=np.int64) * length - position
-    starts[0] = 0
-    sums = np.add.reduceat(values, starts)
-    rows[first : last + 1] += sums
-    return float(sums.sum())
-
-
-# --- quantiles -------------------------------------------------------------------------------------
-
-
-def _add_bins(sums: _Sums, values: NDArray[np.generic]) -> None:
-    """Counts by sign, exponent and seven bits of mantissa: 2**16 bins for float32, 2**19 for float64."""
-    if values.dtype == np.float32:
-        keys, size = values.view(np.uint32) >> np.uint32(16), 1 << 16
-    else:
-        keys, size = (values.view(np.uint64) >> np.uint64(45)).astype(np.uint32), 1 << 19
-    counts = np.bincount(keys.astype(np.int64), minlength=size)
-    sums.bins = counts if sums.bins is None else sums.bins + counts
-
-
-def _bin_edges(used: IntArray, size: int) -> tuple[FloatArray, FloatArray]:
-    """The values nearest to and farthest from zero that fall into the bins."""
-    if size == 1 << 16:
-        low = used.astype(np.uint32) << np.uint32(16)
-        near, far = low.view(np.float32), (low | np.uint32(0xFFFF)).view(np.float32)
-        return near.astype(np.float64), far.astype(np.float64)
-    wide = used.astype(np.uint64) << np.uint64(45)
-    return wide.view(np.float64), (wide | np.uint64((1 << 45) - 1)).view(np.float64)
-
-
-def _binned_quantiles(bins: IntArray, low: float, high: float) -> dict[str, float]:
-    """Quantiles with a relative error of at most 2**-7 (0.8 %), by interpolation within a bin."""
-    used = np.flatnonzero(bins)
-    near, far = _bin_edges(used, len(bins))
-    order = np.argsort(near + far)
-    left, right, counts = np.minimum(near, far)[order], np.maximum(near, far)[order], bins[used][order]
-    ends = np.cumsum(counts)
-    values = {}
-    for name, q in QUANTILES.items():
-        rank = q * (int(ends[-1]) - 1)
-        at = int(np.searchsorted(ends, rank, side="right"))
-        within = (rank - (ends[at] - counts[at]) + 0.5) / counts[at]
-        value = left[at] + min(1.0, within) * (right[at] - left[at])
-        values[name] = float(min(high, max(low, value)))
-    return values
-
-
-def _quantiles(sums: _Sums) -> dict[str, float]:
-    if sums.bins is not None:
-        return _binned_quantiles(sums.bins, sums.minimum, sums.maximum)
-    values = np.concatenate(sums.kept)
-    return dict(
-        zip(QUANTILES, (float(q) for q in np.quantile(values, list(QUANTILES.values()))), strict=True)
-    )
+def units_of(ref: TensorRef) -> Units:
+    """How the elements belong to output units; no units for vectors, scalars and what is empty."""
+    last, count = units_last(ref.name), element_count(ref.shape)
+    if len(ref.shape) < 2 or not count or ref.shape[-1 if last else 0] > MAX_UNITS:
+        return Units()
+    return Units(ref.shape[-1]) if last else Units(ref.shape[0], count // ref.shape[0])
 
 
 # --- the result ------------------------------------------------------------------------------------
 
 
-def _finish(ref: TensorRef, sums: _Sums) -> LayerStats:
-    count, scale, moments = element_count(ref.shape), sums.scale, sums.moments
+def _finish(ref: TensorRef, parts: Iterable[Tally]) -> LayerStats:
+    with np.errstate(all="ignore"):
+        tally = _total(ref, parts)
+        codes.settle(tally)
+        largest = max(abs(tally.minimum), abs(tally.maximum)) if tally.moments.count else 0.0
+        if largest <= _HUGE and not 0 < largest < _TINY:
+            return _described(ref, tally, 1.0)
+        scale = 2.0 ** min(1022, math.frexp(largest)[1])
+        units = units_of(ref)
+        again = (tally_piece(ref, piece, units, scale=scale) for piece in pieces(ref))
+        return _described(ref, _total(ref, again), scale)
+
+
+def _total(ref: TensorRef, parts: Iterable[Tally]) -> Tally:
+    total = Tally(np.zeros(units_of(ref).count))
+    for part in parts:
+        add(total, part)
+    return total
+
+
+def _described(ref: TensorRef, tally: Tally, scale: float) -> LayerStats:
+    moments = tally.moments
     stats = LayerStats(
         name=ref.name,
         group=ref.group,
         shape=ref.shape,
         dtype=ref.dtype,
-        count=count,
+        count=element_count(ref.shape),
         mean=None,
         std=None,
         min=None,
@@ -273,32 +165,31 @@ def _finish(ref: TensorRef, sums: _Sums) -> LayerStats:
         abs_max=None,
         l1=None,
         l2=None,
-        zeros=sums.zeros,
-        nan=sums.nan,
-        inf=sums.inf,
+        zeros=tally.zeros,
+        nan=tally.nan,
+        inf=tally.inf,
         skew=None,
         kurtosis=None,
         slot=ref.slot,
         fan_in=fan_in(ref),
+        subnormal=tally.subnormal,
     )
     if moments.count == 0:
         return stats
-    norms = _unit_norms(sums)
+    std = math.sqrt(moments.m2 / moments.count)
     return replace(
         stats,
         mean=moments.mean * scale,
-        std=math.sqrt(max(0.0, moments.m2 / moments.count)) * scale,
-        min=sums.minimum * scale,
-        max=sums.maximum * scale,
-        abs_max=max(abs(sums.minimum), abs(sums.maximum)) * scale,
-        l1=_representable(sums.l1 * scale),
-        l2=_representable(math.sqrt(sums.squares) * scale),
+        std=std * scale,
+        min=tally.minimum * scale,
+        max=tally.maximum * scale,
+        abs_max=max(abs(tally.minimum), abs(tally.maximum)) * scale,
+        l1=_representable(tally.l1 * scale),
+        l2=_representable(math.sqrt(moments.m2 + moments.count * moments.mean**2) * scale),
         skew=_skew(moments),
         kurtosis=_kurtosis(moments),
-        quantiles={name: value * scale for name, value in _quantiles(sums).items()},
-        unit_norm_min=None if norms is None else float(norms.min()),
-        unit_norm_median=None if norms is None else float(np.median(norms)),
-        dead_units=None if norms is None else int(np.sum(dead(norms))),
+        **_distribution(tally, moments.mean, std, scale),
+        **_units(ref, np.sqrt(tally.units) * scale),
     )
 
 
@@ -307,13 +198,26 @@ def _representable(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _unit_norms(sums: _Sums) -> FloatArray | None:
-    return None if sums.units is None else np.sqrt(sums.units) * sums.scale
+def _distribution(tally: Tally, mean: float, std: float, scale: float) -> dict[str, Any]:
+    """Quantiles, the share of outliers, and a histogram over six standard deviations either way."""
+    histogram = _histogram(tally)
+    low, high = max(tally.minimum, mean - OUTLIER * std), min(tally.maximum, mean + OUTLIER * std)
+    found = quantiles.quantiles(histogram, tally.minimum, tally.maximum)
+    return {
+        "quantiles": {name: value * scale for name, value in found.items()},
+        "outliers": quantiles.share_outside(histogram, mean - OUTLIER * std, mean + OUTLIER * std),
+        "histogram": quantiles.coarse(histogram, low, high, BINS),
+        "histogram_range": (low * scale, high * scale),
+    }
 
 
-def dead(norms: FloatArray) -> NDArray[np.bool_]:
-    """Units whose norm is zero, or next to nothing beside the median unit's."""
-    return np.asarray((norms == 0) | (norms < DEAD_NORM * np.median(norms)))
+def _histogram(tally: Tally) -> Histogram:
+    known = codes.codes_of(tally.coded)
+    if tally.bins is None:
+        return quantiles.of_values(np.concatenate(tally.kept))
+    return (
+        quantiles.of_codes(tally.bins, known.values) if known else quantiles.of_bins(tally.bins, tally.zeros)
+    )
 
 
 def _constant(moments: Moments) -> bool:
@@ -333,3 +237,67 @@ def _kurtosis(moments: Moments) -> float | None:
     if moments.count < 2 or _constant(moments):
         return None
     return moments.m4 * moments.count / moments.m2**2 - 3.0
+
+
+# --- output units ------------------------------------------------------------------------------------
+
+
+def _units(ref: TensorRef, norms: FloatArray) -> dict[str, Any]:
+    if not len(norms):
+        return {}
+    ordered = np.sort(norms)
+    middle = len(ordered) // 2
+    median = float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
+    dead = int(np.searchsorted(ordered, _least_alive(median)))
+    return {
+        "unit_norm_min": float(ordered[0]),
+        "unit_norm_median": median,
+        "unit_norm_max": float(ordered[-1]),
+        "unit_norms": norms,
+        "dead_units": dead,
+        "duplicate_units": _duplicates(ref, norms) if _repeats(ref, ordered[dead:]) else 0,
+    }
+
+
+def _least_alive(median: float) -> float:
+    """Norm below which a unit is dead: zero, or next to nothing beside the median unit's."""
+    return max(DEAD_NORM * median, 5e-324)
+
+
+def _repeats(ref: TensorRef, alive: FloatArray) -> bool:
+    """True where two units' norms agree to the last digits, so that the units may be equal."""
+    if len(alive) < 2 or ref.count // units_of(ref).count < _SHORTEST_UNIT:
+        return False
+    return bool(np.any(_like_the_one_before(alive, _SAME_SQUARES)))
+
+
+def _duplicates(ref: TensorRef, norms: FloatArray) -> int:
+    """Live units that are equal to an earlier one.
+
+    Reads the tensor again and compares the projections on a random vector, too: units that differ
+    are not to be expected to agree in both.
+    """
+    projections = _projections(ref, units_of(ref))
+    alive = norms >= _least_alive(float(np.median(norms)))
+    sizes, directions = norms[alive], projections[alive] / norms[alive]
+    order = np.lexsort((directions, sizes))
+    near = np.abs(np.diff(directions[order], prepend=np.inf)) < _SAME_PROJECTION
+    return int(np.sum(near & _like_the_one_before(sizes[order], _SAME_SQUARES)))
+
+
+def _like_the_one_before(ordered: FloatArray, tolerance: float) -> NDArray[np.bool_]:
+    return np.asarray(np.diff(ordered, prepend=-np.inf) <= tolerance * ordered)
+
+
+def _projections(ref: TensorRef, units: Units) -> FloatArray:
+    """Each unit's product with one random vector; NaN and Inf count as zero."""
+    inputs = element_count(ref.shape) // units.count
+    direction = np.random.default_rng(0).standard_normal(inputs)
+    sums, position = np.zeros(units.count), 0
+    for block in ref.blocks(BLOCK):
+        place = np.arange(position, position + len(block))
+        weight = direction[place % inputs if units.length else place // units.count]
+        real = np.abs(block) if block.dtype.kind == "c" else block.astype(np.float64)
+        add_by_unit(sums, np.where(np.isfinite(real), real, 0.0) * weight, position, units)
+        position += len(block)
+    return sums

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analyzer.checkpoints import torch_objects
-from analyzer.checkpoints.pickles import Loaded, Persistent, Use, load
+from analyzer.checkpoints.entries import Found
+from analyzer.checkpoints.pickle_machine import Use
+from analyzer.checkpoints.pickles import Loaded, load
 from analyzer.checkpoints.regions import DTYPES, Region
-from analyzer.checkpoints.state import checkpoint_of
+from analyzer.checkpoints.state import assemble, gather, refuse_empty
 from analyzer.checkpoints.torch_objects import Storage
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint
@@ -34,8 +36,16 @@ def claims(path: Path, head: bytes) -> bool:
         return True
     if path.suffix.lower() not in _SUFFIXES:
         return False
-    pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    return pickled or head[:1] in (b"(", b"c", b"]", b"}") or _is_old_tar(path, head)
+    return _is_pickle(head) or head[:1] in (b"(", b"c", b"]", b"}") or _is_old_tar(path, head)
+
+
+def reads(path: Path, head: bytes) -> bool:
+    """Any pickle, where it is asked for."""
+    return _is_pickle(head)
+
+
+def _is_pickle(head: bytes) -> bool:
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def _is_old_tar(path: Path, head: bytes) -> bool:
@@ -44,6 +54,17 @@ def _is_old_tar(path: Path, head: bytes) -> bool:
 
 def open(path: Path) -> Checkpoint:
     """Index of the checkpoint; no tensor is read. Raises IngestError."""
+    found, format = _found(path)
+    refuse_empty(found)
+    return assemble(found, format)
+
+
+def find(path: Path) -> Found:
+    """What is in the file."""
+    return _found(path)[0]
+
+
+def _found(path: Path) -> tuple[Found, str]:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -72,15 +93,15 @@ class _Legacy:
         return self.storages.setdefault(key, Storage(key, dtype, elements * width))
 
 
-def _read(path: Path, content: bytes, size: int) -> Checkpoint:
+def _read(path: Path, content: bytes, size: int) -> tuple[Found, str]:
     first = load(content, builds=torch_objects.BUILDS, path=str(path))
     if first.value != MAGIC:
-        return checkpoint_of(first, str(path), "pickle")
+        return gather(first, str(path)), "pickle"
     legacy = _Legacy()
     callback = torch_objects.persistent_storages(legacy.storage)
     at, values, uses = first.consumed, [], list[Use]()
     for _ in range(4):
-        loaded = _load_at(path, content, at, callback)
+        loaded = load(content, persistent=callback, builds=torch_objects.BUILDS, path=str(path), start=at)
         at += loaded.consumed
         values.append(loaded.value)
         uses += loaded.references
@@ -93,11 +114,7 @@ def _read(path: Path, content: bytes, size: int) -> Checkpoint:
         size,
         big_endian=isinstance(system, dict) and not system.get("little_endian", True),
     )
-    return checkpoint_of(Loaded(value, tuple(uses), at), str(path), NAME)
-
-
-def _load_at(path: Path, content: bytes, at: int, callback: Persistent) -> Loaded:
-    return load(content[at:], persistent=callback, builds=torch_objects.BUILDS, path=str(path))
+    return gather(Loaded(value, tuple(uses), at), str(path)), NAME
 
 
 def _place(path: Path, legacy: _Legacy, keys: object, at: int, size: int, *, big_endian: bool) -> None:

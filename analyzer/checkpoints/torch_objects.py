@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from analyzer.checkpoints.pickles import Build, Record, Reference, Stop
-from analyzer.checkpoints.regions import DTYPES, Region, StoredBlocks, element_count, extent
+from analyzer.checkpoints.pickle_machine import Build, Record, Reference, Stop
+from analyzer.checkpoints.regions import (
+    DTYPES,
+    QUANTISED,
+    Blocks,
+    Region,
+    ScaledBlocks,
+    StoredBlocks,
+    element_count,
+    extent,
+    row_major,
+)
 
 _MAX_AXES = 64
 _MAX_EXPANSION = 1 << 24  # elements an overlapping view may have beyond those stored
 
-# legacy class names; the raw bits of quantized storages have no element type of ours
+# legacy class names; of quantised storages the integers
 STORAGE_DTYPES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -25,6 +35,9 @@ STORAGE_DTYPES = {
     "BoolStorage": "bool",
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
     "UntypedStorage": "",
 }
 _DTYPE_NAMES = {"double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
@@ -58,8 +71,21 @@ class StoredTensor:
     parameter: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class PlacedTensor(StoredTensor):
+    """A tensor whose elements do not lie in one storage: ``placed`` reads them."""
+
+    placed: Blocks | None = None
+
+
+def placed_tensor(shape: tuple[int, ...], dtype: str, blocks: Blocks) -> PlacedTensor:
+    return PlacedTensor(Storage("", dtype, 0), dtype, 0, shape, row_major(shape), placed=blocks)
+
+
 def tensor_fault(tensor: StoredTensor) -> str:
     """Why the tensor cannot be read, or ""."""
+    if isinstance(tensor, PlacedTensor):
+        return ""
     storage = tensor.storage
     if storage.fault or storage.region is None:
         return storage.fault or "its storage is not in the file"
@@ -74,8 +100,15 @@ def tensor_fault(tensor: StoredTensor) -> str:
     return ""
 
 
-def tensor_blocks(tensor: StoredTensor) -> StoredBlocks:
+def tensor_blocks(tensor: StoredTensor) -> Blocks:
     """Reads the tensor; call only when it has no fault."""
+    if isinstance(tensor, PlacedTensor) and tensor.placed is not None:
+        return tensor.placed
+    return stored_blocks(tensor)
+
+
+def stored_blocks(tensor: StoredTensor) -> StoredBlocks:
+    """The same for a tensor of one storage."""
     storage = tensor.storage
     if storage.region is None:
         raise ValueError("storage without a place")
@@ -130,6 +163,21 @@ def _rebuild_tensor_v3(args: tuple[object, ...]) -> object:
     )
 
 
+def _rebuild_quantised(args: tuple[object, ...]) -> object:
+    """``_rebuild_qtensor(storage, offset, size, stride, (scheme, scale, zero point), …)``."""
+    tensor = _tensor(args[0], args[1], args[2], args[3]) if len(args) >= 5 else NotImplemented
+    if not isinstance(tensor, StoredTensor) or tensor_fault(tensor):
+        return tensor
+    scheme, *facts = args[4] if isinstance(args[4], tuple) and args[4] else (None,)
+    if isinstance(scheme, Reference) and scheme.name == "per_tensor_affine" and len(facts) == 2:
+        scale, zero = facts
+        if isinstance(scale, float) and isinstance(zero, int):
+            dtype = next((name for name, stored in QUANTISED.items() if stored == tensor.dtype), tensor.dtype)
+            return placed_tensor(tensor.shape, dtype, ScaledBlocks(stored_blocks(tensor), scale, zero))
+    tensor.storage = replace(tensor.storage, fault="quantised with a scale for each channel: not measured")
+    return tensor
+
+
 def _rebuild_parameter(args: tuple[object, ...]) -> object:
     if not args or not isinstance(args[0], StoredTensor):
         return NotImplemented
@@ -161,6 +209,7 @@ _REBUILDS: dict[Reference, Build] = {
     Reference("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     Reference("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     Reference("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    Reference("torch._utils", "_rebuild_qtensor"): _rebuild_quantised,
     Reference("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     Reference("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
 }

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyzer.checkpoints import torch_objects
+from analyzer.checkpoints.entries import Found
 from analyzer.checkpoints.pickles import Loaded, load
 from analyzer.checkpoints.regions import DTYPES
-from analyzer.checkpoints.state import checkpoint_of
+from analyzer.checkpoints.state import assemble, gather, refuse_empty
 from analyzer.checkpoints.torch_objects import Storage
-from analyzer.checkpoints.zips import Member, checksum_holds, member_region, read_directory, read_member
+from analyzer.checkpoints.zips import Member, checksum_holds, member_region, read_member, read_or_recover
 from analyzer.errors import IngestError
-from analyzer.model import Checkpoint
+from analyzer.model import Checkpoint, Problem
 
 NAME = "torch-zip"
-SUMMARY = "PyTorch checkpoints (.pt, .pth, .ckpt, .bin), also Lightning's and TorchScript"
+SUMMARY = "PyTorch checkpoints (.pt, .pth, .ckpt, .bin), also Lightning's; cut-off ones as far as they go"
 ORDER = 20
 MAX_PICKLE = 1 << 28
-_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".model", ".pt2", ".torch"}
+_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".model", ".torch"}
 
 
 def claims(path: Path, head: bytes) -> bool:
@@ -31,11 +32,29 @@ def claims(path: Path, head: bytes) -> bool:
 
 def open(path: Path) -> Checkpoint:
     """Index of the checkpoint; no tensor is read. Raises IngestError."""
-    members = read_directory(path)
+    found = find(path)
+    refuse_empty(found)
+    return assemble(found, NAME)
+
+
+def find(path: Path) -> Found:
+    """What is in the archive; of one that was cut off, what lies wholly before the cut."""
+    loaded, cut = load_file(path)
+    found = gather(loaded, str(path))
+    if cut:
+        found.problems.insert(0, cut)
+    return found
+
+
+def load_file(path: Path) -> tuple[Loaded, Problem | None]:
+    """The archive's pickle, and what to say of an archive that was cut off. Raises IngestError."""
+    members, cut = read_or_recover(path)
     archive = find_archive(members)
     if archive is None:
+        if cut:
+            raise IngestError(str(path), cut.message, cut.kind, cut.offset)
         raise IngestError(str(path), "zip archive without data.pkl: not a PyTorch checkpoint", "unsupported")
-    return checkpoint_of(load_archive(path, members, archive), str(path), NAME)
+    return load_archive(path, members, archive), cut
 
 
 def find_archive(members: Mapping[str, Member]) -> str | None:
@@ -44,11 +63,11 @@ def find_archive(members: Mapping[str, Member]) -> str | None:
     return min((r for r in roots if r == "" or r.endswith("/")), key=len, default=None)
 
 
-def load_archive(path: Path, members: Mapping[str, Member], archive: str) -> Loaded:
+def load_archive(path: Path, members: Mapping[str, Member], archive: str, stem: str = "data") -> Loaded:
     """The archive's pickle, its tensors as descriptions of where they are."""
-    member = members[f"{archive}data.pkl"]
+    member = members[f"{archive}{stem}.pkl"]
     content = read_member(path, member, MAX_PICKLE)
-    place = _Place(path, members, archive, _big_endian(path, members, archive))
+    place = _Place(path, members, f"{archive}{stem}/", _big_endian(path, members, archive))
     try:
         return load(
             content,
@@ -71,13 +90,13 @@ def _big_endian(path: Path, members: Mapping[str, Member], archive: str) -> bool
 class _Place:
     path: Path
     members: Mapping[str, Member]
-    archive: str
+    folder: str
     big_endian: bool
 
     def storage(self, key: str, dtype: str, elements: int) -> Storage:
         """The storage's member. What is wrong with it costs its tensors, not the file."""
         width = DTYPES[dtype].size if dtype in DTYPES else 1
-        member = self.members.get(f"{self.archive}data/{key}")
+        member = self.members.get(f"{self.folder}{key}")
         if member is None:
             return Storage(key, dtype, 0, fault=f"data/{key[:40]} is not in the archive")
         if elements * width > member.size:

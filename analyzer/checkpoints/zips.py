@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from analyzer.checkpoints.regions import Reader, Region
 from analyzer.errors import IngestError
+from analyzer.model import Problem
 
 MAX_MEMBERS = 200_000
 MAX_RATIO = 1_100  # deflate cannot do better than 1032 to 1
@@ -22,6 +24,9 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_DESCRIPTOR = struct.Struct("<4s3L")
+_DESCRIPTOR64 = struct.Struct("<4sL2Q")
 _STORED, _DEFLATED = 0, 8
 
 
@@ -54,6 +59,69 @@ def read_directory(path: Path, start: int = 0, size: int | None = None) -> dict[
     return {m.name: m for m in _checked(members, path, first)}
 
 
+def read_or_recover(path: Path) -> tuple[dict[str, Member], Problem | None]:
+    """The members; of an archive that was cut off, those its local headers tell of, and a Problem."""
+    try:
+        return read_directory(path), None
+    except IngestError as error:
+        if error.kind != "truncated":
+            raise
+        members = {m.name: m for m in _recovered(path)}
+        if not members:
+            raise
+        at = error.offset
+    message = f"the archive was cut off at byte {at}: its first {len(members)} members were recovered"
+    return members, Problem(str(path), "truncated", message, at)
+
+
+def _recovered(path: Path) -> Iterator[Member]:
+    """Whole members, one after another from the start of the file, without a directory.
+
+    A member's size is in its local header or, with flag bit 3 (as torch writes), in a descriptor
+    behind its data: the first one that tells just the distance to itself.
+    """
+    with path.open("rb") as file:
+        end, at = file.seek(0, os.SEEK_END), 0
+        for _ in range(MAX_MEMBERS):
+            file.seek(at)
+            fields = file.read(_LOCAL.size)
+            if len(fields) < _LOCAL.size or fields[:4] != b"PK\x03\x04":
+                return
+            _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(fields)
+            name = file.read(name_length).decode("utf-8", "replace")
+            size, packed = _zip64(file.read(extra_length), [size, packed])
+            data = at + _LOCAL.size + name_length + extra_length
+            behind = data + packed
+            if flags & 8:
+                found = _descriptor(file, data, end)
+                if found is None:
+                    return
+                crc, packed, size, behind = found
+            if behind > end or (method == _STORED and packed != size) or size > packed * MAX_RATIO:
+                return
+            yield Member(name, method, bool(flags & 1), packed, size, crc, at, behind)
+            at = behind
+
+
+def _descriptor(file: BinaryIO, start: int, end: int) -> tuple[int, int, int, int] | None:
+    """Checksum, compressed size and size of the member at ``start``, and the end of its descriptor."""
+    at, tail = start, b""
+    file.seek(start)
+    while chunk := file.read(1 << 20):
+        window, base = tail + chunk, at - len(tail)
+        at += len(chunk)
+        found = window.find(b"PK\x07\x08")
+        while found >= 0 and (at >= end or found + _DESCRIPTOR64.size <= len(window)):
+            for layout in (_DESCRIPTOR64, _DESCRIPTOR):
+                if found + layout.size <= len(window):
+                    _, crc, packed, size = layout.unpack_from(window, found)
+                    if packed == base + found - start:
+                        return crc, packed, size, base + found + layout.size
+            found = window.find(b"PK\x07\x08", found + 1)
+        tail = window[-_DESCRIPTOR64.size :]
+    return None
+
+
 def member_region(path: Path, member: Member) -> Region:
     """Where a member's content is. Raises IngestError when it cannot be read."""
     if member.encrypted or member.method not in (_STORED, _DEFLATED):
@@ -61,6 +129,25 @@ def member_region(path: Path, member: Member) -> Region:
         raise IngestError(str(path), f"zip member {member.name!r} is {how}", "unsupported", member.header)
     packed = -1 if member.method == _STORED else member.packed
     return Region(str(path), member.header, member.size, member.end, header=True, packed=packed)
+
+
+def nested_directory(path: Path, member: Member) -> tuple[int, dict[str, Member]]:
+    """Where an archive stored within the archive begins, and its members, read in place."""
+    region = member_region(path, member)
+    if region.packed >= 0:
+        message = f"{member.name[-60:]!r} is compressed within the archive, cannot be read in place"
+        raise IngestError(str(path), message, "unsupported", member.header)
+    with Reader(region) as reader:
+        start = reader.start
+    return start, read_directory(path, start, region.size)
+
+
+def first_name(head: bytes) -> str:
+    """The name of the archive's first member, from the first bytes of the file; "" where it is none."""
+    if not head.startswith(b"PK\x03\x04") or len(head) < _LOCAL.size:
+        return ""
+    length = int.from_bytes(head[26:28], "little")
+    return head[_LOCAL.size : _LOCAL.size + length].decode("utf-8", "replace")
 
 
 def read_member(path: Path, member: Member, limit: int) -> bytes:
