@@ -5,16 +5,20 @@ usage: python docs/generate.py [--check]     with --check, fail where a page is 
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from analyzer.checkpoints import containers
+from analyzer.checkpoints import containers, open_checkpoint
 from analyzer.features import specs
-from analyzer.ingest import ingestors
+from analyzer.ingest import HEAD_BYTES, ingestor_for, ingestors
 from analyzer.rulebook import load_rules
 
 HERE = Path(__file__).parent
+SAMPLES = HERE.parent / "tests" / "formats"
+WEIGHTS = HERE.parent / "tests" / "checkpoint_files"
 NOTE = "<!-- Written by docs/generate.py; edit the code it reads instead. -->\n"
 
 
@@ -58,9 +62,47 @@ def formats_page() -> str:
     ]
     lines += ["## Logs", "", "| format | what is read |", "|---|---|"]
     lines += [f"| {i.NAME} | {i.SUMMARY} |" for i in ingestors()]
+    lines += [
+        "",
+        "Tried on what these writers wrote (`benchmarks/make_format_samples.py`, `tests/formats/`), and in tests",
+    ]
+    lines += [
+        "also on what torch's and tensorboardX's SummaryWriter write:",
+        "",
+        "| writer | version | read as |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {writer} | {version} | {', '.join(formats)} |" for writer, version, formats in sorted(writers())
+    ]
     lines += ["", "## Checkpoints", "", "| container | what is read |", "|---|---|"]
     lines += [f"| {c.NAME} | {c.SUMMARY} |" for c in containers()]
+    lines += [
+        "",
+        "Tried, tensor by tensor, on what these writers wrote (`tests/checkpoint_files/`), and in tests also on what",
+        "torch and safetensors write; DeepSpeed's folders of other numbers of ranks are laid out by hand:",
+        "",
+        "| written by | version | read as |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {by} | {version} | {form} |" for by, version, form in checkpoint_writers()]
     return "\n".join([*lines, ""])
+
+
+def writers() -> Iterator[tuple[str, str, list[str]]]:
+    """The real writers of the samples, and the formats that their files are read as."""
+    for path in SAMPLES.glob("*/truth.json"):
+        truth = json.loads(path.read_text(encoding="utf-8"))
+        files = [path.parent / name for name in truth["files"]]
+        claimed = (ingestor_for(file, file.read_bytes()[:HEAD_BYTES]) for file in files)
+        yield truth["writer"], truth["version"], sorted({ingestor.NAME for ingestor in claimed if ingestor})
+
+
+def checkpoint_writers() -> Iterator[tuple[str, str, str]]:
+    """The real writers of the checkpoints among the tests' files, and what these are read as."""
+    written = json.loads((WEIGHTS / "writers.json").read_text(encoding="utf-8"))
+    for name, (by, version) in written.items():
+        yield by, version, open_checkpoint(WEIGHTS / name).format
 
 
 PAGES = {"features.md": features_page, "diagnoses.md": diagnoses_page, "formats.md": formats_page}

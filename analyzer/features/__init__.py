@@ -11,6 +11,8 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from analyzer.features.curves import Curve, Unavailable, curve_of
 from analyzer.model import Checkpoint, LayerStats, Measurement, Missing, Run
 
 Value = float | Measurement
+Shared = TypeVar("Shared")
 CURVE_ROLES = ("train_loss", "val_loss", "train_metric", "val_metric", "reward")
 ROLE_WORDS = {
     "train_loss": "training loss",
@@ -75,6 +78,11 @@ class Context:
             return False
         return True
 
+    @property
+    def measured(self) -> Mapping[str, Measurement | Missing]:
+        """What was asked for so far."""
+        return self._values
+
     def measure(self, name: str) -> Measurement | Missing:
         if name not in self._values:
             self._values[name] = self._evaluate(specs()[name])
@@ -117,6 +125,18 @@ class Context:
     def last_step(self) -> float:
         ends = [s.steps[-1] for s in self.run.series if s.points and s.axis == "step"]
         return float(max(ends)) if ends else 0.0
+
+
+def once(function: Callable[[Context], Shared]) -> Callable[[Context], Shared]:
+    """What several features need: ``function``, computed once a run."""
+    known: WeakKeyDictionary[Context, Shared] = WeakKeyDictionary()
+
+    def shared(context: Context) -> Shared:
+        if context not in known:
+            known[context] = function(context)
+        return known[context]
+
+    return shared
 
 
 def feature(
@@ -191,7 +211,7 @@ def specs() -> Mapping[str, FeatureSpec]:
     return _SPECS
 
 
-class _LazyFeatures(Mapping[str, Measurement | Missing]):
+class LazyFeatures(Mapping[str, Measurement | Missing]):
     """Features by name, each computed when first asked for."""
 
     def __init__(self, context: Context):
@@ -208,7 +228,11 @@ class _LazyFeatures(Mapping[str, Measurement | Missing]):
     def __len__(self) -> int:
         return len(specs())
 
+    def measured(self) -> Mapping[str, Measurement | Missing]:
+        """Those that were asked for so far."""
+        return self._context.measured
+
 
 def compute(run: Run, layers: Sequence[LayerStats] = ()) -> Mapping[str, Measurement | Missing]:
     """All features of ``run``; ``layers`` are the statistics of its checkpoints' tensors."""
-    return _LazyFeatures(Context(run, layers))
+    return LazyFeatures(Context(run, layers))

@@ -64,11 +64,15 @@ def balanced_final(context: Context) -> Value:
 
 
 @feature(
-    "class.accuracy_range", "ratio", "range of the validation accuracy after the first evaluation", low=0
+    "class.accuracy_range",
+    "ratio",
+    "range of the validation accuracy over the later half of the evaluations",
+    low=0,
+    label="range of the accuracy",
 )
 def accuracy_range(context: Context) -> Value:
     """Percent are taken as fractions; spread between the 5th and 95th percentile."""
     curve = context.curve("val_metric") if context.has("val_metric") else context.curve("train_metric")
     curve.need(4)
-    low, high = np.percentile(curve.raw[1:], [5, 95])
+    low, high = np.percentile(curve.raw[curve.n // 2 :], [5, 95])
     return float(high - low) / (1.0 if np.max(curve.raw) <= 1 else 100.0)

@@ -12,10 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
+from analyzer.features.histograms import layer_series
 from analyzer.features.robust import block_edges, block_medians, point_noise, running_median
 from analyzer.model import Axis, FloatArray, Measurement, Run, Series
 
 BLOCKS = 200
+REPEATED = 4  # times in a row that most values occur: they were carried on, not measured
 LOG_DECADES = 3.0  # beyond this span a positive curve is measured on a log scale
 
 
@@ -42,6 +44,7 @@ class Curve:
     all_steps: FloatArray
     all_raw: FloatArray
     wall_times: FloatArray | None = None
+    measure: str = ""  # what a metric measures, such as accuracy or f1
 
     @cached_property
     def finite(self) -> np.ndarray:
@@ -179,6 +182,13 @@ class Curve:
         return max(self.start, self.end) - self.best
 
     @cached_property
+    def linear_span(self) -> float:
+        """The way covered in units of what was logged, log scale or not."""
+        if not self.log:
+            return self.span
+        return float(np.exp(max(self.start, self.end)) - np.exp(self.best))
+
+    @cached_property
     def first_step(self) -> float:
         return float(self.steps[0])
 
@@ -217,9 +227,11 @@ def curve_of(run: Run, role: str, averaged: bool = False) -> Curve:
         series,
         key=lambda s: (averaged and s.subject == "epoch", int(np.isfinite(s.values).sum()), s.points),
     )
-    steps, values = chosen.steps[chosen.leading_zeros :], chosen.values[chosen.leading_zeros :]
-    if not len(values):
+    kept: slice | np.ndarray = slice(chosen.leading_zeros, None)
+    if chosen.points == chosen.leading_zeros:
         raise Unavailable(f"{role} holds placeholders only", (role,))
+    if role.startswith("val_"):
+        kept = _evaluated(chosen.values, chosen.leading_zeros)
     wall = chosen.wall_times
     direction = chosen.direction if chosen.direction != "unknown" else "lower"
     return Curve(
@@ -227,10 +239,25 @@ def curve_of(run: Run, role: str, averaged: bool = False) -> Curve:
         chosen.tag,
         chosen.axis,
         direction,
-        steps,
-        values,
-        None if wall is None else wall[chosen.leading_zeros :],
+        chosen.steps[kept],
+        chosen.values[kept],
+        None if wall is None else wall[kept],
+        _measure(chosen),
     )
+
+
+def _evaluated(values: FloatArray, first: int) -> slice | np.ndarray:
+    """The values from ``first`` on; of those carried on until the next one came, each once."""
+    changed = first + np.flatnonzero(np.diff(values[first:], prepend=np.nan) != 0)
+    if len(changed) < 4 or np.median(np.diff(changed)) < REPEATED:
+        return slice(first, None)
+    return changed
+
+
+def _measure(series: Series) -> str:
+    if series.role.endswith("_metric"):
+        return series.subject
+    return "accuracy" if series.role.endswith("_accuracy") else ""
 
 
 def _candidates(run: Run, role: str) -> list[Series]:
@@ -239,6 +266,8 @@ def _candidates(run: Run, role: str) -> list[Series]:
         return found or _summed(run, role)
     if role == "learning_rate":
         return _middle(found)
+    if role == "grad_norm":
+        return found or _norm_of_layers(run)
     if role in ("train_metric", "val_metric"):
         accuracy = [s for s in run.by_role(role.replace("metric", "accuracy")) if s.points]
         return accuracy or [s for s in found if s.direction != "unknown"]
@@ -250,6 +279,18 @@ def _middle(groups: list[Series]) -> list[Series]:
     if len(groups) < 3 or not all(np.array_equal(g.steps, groups[0].steps) for g in groups):
         return groups
     return [replace(groups[0], values=np.median([g.values for g in groups], axis=0), subject="")]
+
+
+def _norm_of_layers(run: Run) -> list[Series]:
+    """The global gradient norm from those of the layers."""
+    logged = run.by_role("grad_norm_layer") or layer_series(run, "grad_norm_layer")
+    layers = [s for s in logged if s.points]
+    if not layers:
+        return []
+    first = max(layers, key=lambda s: s.points)
+    same = [s.values for s in layers if np.array_equal(s.steps, first.steps)]
+    total = np.sqrt(np.sum(np.square(same), axis=0))
+    return [replace(first, tag="grad_norm of all layers", values=total, role="grad_norm", leading_zeros=0)]
 
 
 def _summed(run: Run, role: str) -> list[Series]:

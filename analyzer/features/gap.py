@@ -12,7 +12,16 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import mann_kendall_z, running_median
+from analyzer.features.robust import (
+    bend,
+    block_medians,
+    bootstrap_slopes,
+    capped_ratio,
+    mann_kendall_z,
+    point_noise,
+    running_median,
+    window_medians,
+)
 from analyzer.model import FloatArray, Measurement
 
 Pair = Literal["loss", "metric"]
@@ -65,6 +74,10 @@ def _align(context: Context, pair: Pair) -> Aligned:
     train, val = context.curve(f"train_{pair}", averaged=True), context.curve(f"val_{pair}")
     train.need(3)
     val.need(3)
+    if train.measure != val.measure:
+        raise Unavailable(
+            f"training logs {train.tag} and validation {val.tag}: not the same", (f"val_{pair}",)
+        )
     if val.log != train.log:
         train_cost, val_cost = (c.raw if c.direction != "higher" else -c.raw for c in (train, val))
     else:
@@ -94,18 +107,17 @@ def _average_before(steps: FloatArray, cost: FloatArray, at: FloatArray) -> Floa
     right = np.searchsorted(steps, at, side="right")
     left = np.concatenate([[0], right[:-1]])
     left = np.maximum(left, right - 200)
-    values = [
-        np.median(cost[a:b]) if b > a else (cost[b - 1] if b > 0 else np.nan)
-        for a, b in zip(left, right, strict=True)
-    ]
-    return np.array(values, dtype=np.float64)
+    return window_medians(cost, np.where(right > left, left, np.maximum(right - 1, 0)), right)
 
 
 def _both(context: Context, pair: Pair) -> tuple[Aligned, int]:
     """Aligned curves and the index of validation's best moment."""
     both = aligned(context, pair)
-    width = 3 if len(both.val) >= 8 else 1
-    return both, int(np.argmin(running_median(both.val, width)))
+    return both, int(np.argmin(running_median(both.val, _smoothing(len(both.val)))))
+
+
+def _smoothing(points: int) -> int:
+    return max(3, points // 20 | 1) if points >= 8 else 1
 
 
 def _span(value: float) -> float:
@@ -148,6 +160,16 @@ def _register(pair: Pair) -> None:
         change = (both.last_gap - float(both.gap[best])) / _span(both.train_span)
         return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"val_{pair}")
 
+    @named(
+        "val_rise",
+        "ratio",
+        "rise of validation {words} since it was best, against training's way: nothing where both are of another size",
+    )
+    def val_rise(context: Context) -> Value:
+        both, best = _both(context, pair)
+        rise = float(np.median(both.val[-both.tenth :]) - both.val[best])
+        return rise / _span(both.train_span)
+
     @named("growth_z", "sigma", "significance of the widening of the gap over the second half of the run")
     def growth_z(context: Context) -> Value:
         both = aligned(context, pair)
@@ -175,6 +197,54 @@ def _register(pair: Pair) -> None:
         if len(after) < 4:
             raise Unavailable("fewer than 4 evaluations follow the best one", (f"val_{pair}",))
         return mann_kendall_z(after)
+
+    @named(
+        "growth_confidence",
+        "ratio",
+        "share of block-bootstrap resamples in which the gap between validation and training {words} widens after "
+        "validation was best",
+        low=0,
+        high=1,
+    )
+    def growth_confidence(context: Context) -> Value:
+        both, best = _both(context, pair)
+        after = both.gap[best:]
+        if len(after) < 5:
+            raise Unavailable("fewer than 5 evaluations from the best one on", (f"val_{pair}",))
+        slopes = bootstrap_slopes(block_medians(after, 200))
+        return float(np.mean(slopes > 0))
+
+    @named(
+        "onset",
+        "step",
+        "step at which the gap between validation and training {words} begins to widen, by a change of its slope",
+        "gap begins to widen",
+    )
+    def onset(context: Context) -> Value:
+        both = aligned(context, pair)
+        if len(both.gap) < 6:
+            raise Unavailable("fewer than 6 evaluations", (f"val_{pair}",))
+        steps, gap = block_medians(both.steps, 200), block_medians(both.gap, 200)
+        at = float(both.steps[np.searchsorted(both.steps, steps[bend(steps, gap)])])
+        return Measurement(at, (at, at), f"val_{pair}")
+
+    @named(
+        "closed",
+        "ratio",
+        "share of the first gap between validation and training {words} that validation closed at its best, beyond "
+        "its noise; small where it never follows training",
+        "share of the first gap that validation closed",
+    )
+    def closed(context: Context) -> Value:
+        """Smoothed, and less twice the noise of a point: the first one may be bad by chance."""
+        both = aligned(context, pair)
+        if both.first_gap <= 0:
+            raise Unavailable("validation does not start above training", (f"val_{pair}",))
+        n = len(both.val)
+        level = running_median(both.val, max(3, n // 5 | 1)) if n >= 5 else both.val
+        first = float(np.median(both.val[: both.tenth]))
+        luck = 2 * point_noise(both.val) / np.sqrt(both.tenth) if n >= 8 else 0.0
+        return max(0.0, first - float(np.min(level)) - float(luck)) / both.first_gap
 
     @named(
         "correlation",
@@ -225,6 +295,58 @@ def _ratio(context: Context, part: slice) -> float:
 
 
 @feature(
+    "gap.val_best_level",
+    "ratio",
+    "best validation loss against the loss of the untrained model; at 1 or above, nothing that training learned helps",
+    low=0,
+    label="best validation loss against the untrained model's",
+)
+def val_best_level(context: Context) -> Value:
+    """The training loss's first points are an untrained model's only where many precede the first evaluation."""
+    train, val = context.curve("train_loss"), context.curve("val_loss")
+    val.need(3)
+    before = int(np.searchsorted(train.steps, val.steps[0]))
+    if train.axis != val.axis or before < 10:
+        raise Unavailable("the loss of the untrained model was not logged", ("train_loss",))
+    untrained = train.to_raw(float(np.median(train.cost[:3])))
+    if untrained <= 0 or np.min(val.raw) <= 0:
+        raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
+    return val.to_raw(val.best) / untrained
+
+
+@feature(
+    "metric_gap.train_loss_after_best",
+    "ratio",
+    "change of the training loss since the validation metric was best, against its way; negative means it kept "
+    "improving",
+)
+def train_loss_after_best(context: Context) -> Value:
+    train, val = context.curve("train_loss", averaged=True), context.curve("val_metric")
+    train.need(3)
+    val.need(3)
+    loss = _average_before(train.steps, train.cost, _on_axis_of(train, val))
+    best = int(np.argmin(running_median(val.cost, _smoothing(val.n))))
+    last = max(1, (val.n - best) // 5)
+    change = float(np.median(loss[-last:]) - loss[best]) / _span(train.span)
+    return Measurement(change, (float(val.steps[best]), float(val.steps[-1])), "train_loss")
+
+
+@feature(
+    "metric_gap.score_ratio",
+    "ratio",
+    "training score over validation score at the first evaluations, for scores of which higher is better",
+    low=0,
+    label="training / validation score at first",
+)
+def score_ratio(context: Context) -> Value:
+    both = aligned(context, "metric")
+    train, val = (-float(np.median(cost[: both.tenth])) for cost in (both.train, both.val))
+    if context.curve("val_metric").direction != "higher" or min(train, val) < 0 or train == 0:
+        raise Unavailable("the metrics are not scores of which higher is better", ("val_metric",))
+    return capped_ratio(train, val)
+
+
+@feature(
     "gap.best_ratio",
     "ratio",
     "lowest ratio of validation to training loss kept for a tenth of the evaluations",
@@ -235,23 +357,6 @@ def best_ratio(context: Context) -> Value:
     if np.min(both.val) <= 0 or np.min(both.train) <= 0:
         raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
     return float(np.quantile(both.val / both.train, 0.1))
-
-
-@feature(
-    "gap.closed",
-    "ratio",
-    "share of the first gap between validation and training loss that validation closed at its best; small where "
-    "it never follows training",
-    label="share of the first gap that validation closed",
-)
-def closed(context: Context) -> Value:
-    """Smoothed, so that a lucky evaluation closes nothing."""
-    both = aligned(context)
-    gap = both.first_gap
-    if gap <= 0:
-        raise Unavailable("validation does not start above training", ("val_loss",))
-    level = running_median(both.val, max(3, len(both.val) // 5 | 1)) if len(both.val) >= 5 else both.val
-    return max(0.0, float(np.median(both.val[: both.tenth]) - np.min(level))) / gap
 
 
 @feature(

@@ -6,33 +6,17 @@ import re
 
 import numpy as np
 
-from analyzer.features import Context, Value, feature
-from analyzer.features.curves import Curve, Unavailable
+from analyzer.features import Context, Value, feature, once
+from analyzer.features.curves import Unavailable
+from analyzer.features.histograms import layer_series
 from analyzer.features.robust import mann_kendall_z, running_median
 from analyzer.model import FloatArray, Measurement, Run, Series
 
 
-def global_norm(context: Context) -> Curve:
-    """Global gradient norm; from the layers' norms where only those were logged."""
-    curve = context.curve("grad_norm") if context.has("grad_norm") else _from_layers(context.run)
-    if not curve.all_raw.size:
-        raise Unavailable("no gradient norm was logged", ("grad_norm",))
-    return curve
-
-
-def _from_layers(run: Run) -> Curve:
-    layers = layer_norms(run)
-    if not layers:
-        raise Unavailable("no gradient norm was logged", ("grad_norm",))
-    first = layers[0]
-    same = [s for s in layers if np.array_equal(s.steps, first.steps)]
-    total = np.sqrt(np.sum([s.values**2 for s in same], axis=0))
-    return Curve("grad_norm", "grad_norm of all layers", first.axis, "lower", first.steps, total)
-
-
 def layer_norms(run: Run) -> list[Series]:
     """Per-layer norms in depth order: by the numbers in their names, else as logged."""
-    found = [s for s in run.by_role("grad_norm_layer") if np.isfinite(s.values).any()]
+    logged = run.by_role("grad_norm_layer") or layer_series(run, "grad_norm_layer")
+    found = [s for s in logged if np.isfinite(s.values).any()]
     numbered = [(_numbers(s.subject), s) for s in found]
     if len({key for key, _ in numbered if key}) >= 2:
         return [s for _, s in sorted(numbered, key=lambda pair: pair[0])]
@@ -45,7 +29,7 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 @feature("grad.median", "value", "median gradient norm", low=0)
 def median(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(3)
     return float(np.median(curve.raw))
 
@@ -68,7 +52,7 @@ def over_loss(context: Context) -> Value:
 
 @feature("grad.max", "value", "highest gradient norm", low=0, label="highest gradient norm")
 def highest(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(3)
     top = int(np.argmax(curve.raw))
     return curve.at(float(curve.steps[top]), float(curve.raw[top]))
@@ -83,7 +67,7 @@ def highest(context: Context) -> Value:
 )
 def peak(context: Context) -> Value:
     """The start counts, because the norm of a run that converges falls far below it."""
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(5)
     usual = max(float(np.median(curve.raw)), float(np.median(curve.raw[: max(3, curve.n // 20)])))
     if usual <= 0:
@@ -100,7 +84,7 @@ def peak(context: Context) -> Value:
     high=1,
 )
 def high_share(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(10)
     usual = float(np.median(curve.raw[: curve.n // 2]))
     if usual <= 0:
@@ -116,7 +100,7 @@ def high_share(context: Context) -> Value:
     label="growth of the gradient norm",
 )
 def growth(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(8)
     usual = float(np.median(curve.raw[: curve.n // 2]))
     if usual <= 0:
@@ -133,7 +117,7 @@ def growth(context: Context) -> Value:
     label="burst of the gradient norm",
 )
 def burst(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(8)
     level = running_median(curve.raw, 5)
     start = float(np.max(level[: max(3, curve.n // 20)]))
@@ -145,7 +129,7 @@ def burst(context: Context) -> Value:
 
 @feature("grad.trend_z", "sigma", "significance of the gradient norm's trend; positive means growing")
 def trend_z(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(5)
     return mann_kendall_z(curve.raw)
 
@@ -158,13 +142,13 @@ def trend_z(context: Context) -> Value:
     high=1,
 )
 def nonfinite_share(context: Context) -> Value:
-    finite = global_norm(context).finite
+    finite = context.curve("grad_norm").finite
     return float(np.mean(~finite[len(finite) // 20 :]))
 
 
 @feature("grad.nonfinite", "count", "NaN and Inf gradient norms", low=0)
 def nonfinite(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     bad = np.flatnonzero(~curve.finite)
     if not len(bad):
         return Measurement(0.0)
@@ -179,7 +163,7 @@ def nonfinite(context: Context) -> Value:
     low=1,
 )
 def spread(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(10)
     low, high = np.percentile(curve.raw[curve.n // 10 :], [10, 90])
     if low <= 0:
@@ -189,7 +173,7 @@ def spread(context: Context) -> Value:
 
 @feature("grad.zero_share", "ratio", "share of steps with a gradient norm of exactly 0", low=0, high=1)
 def zero_share(context: Context) -> Value:
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(3)
     return float(np.mean(curve.raw == 0))
 
@@ -203,13 +187,14 @@ def zero_share(context: Context) -> Value:
 )
 def over_clip_share(context: Context) -> Value:
     clip = context.value("hparam.gradient_clip")
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(10)
     if clip <= 0:
         raise Unavailable("gradients are not clipped", ("gradient_clip",))
     return float(np.mean(curve.raw >= 0.999 * clip))
 
 
+@once
 def _layer_levels(context: Context) -> tuple[list[Series], FloatArray]:
     """The layers in depth order and the median gradient norm of each."""
     layers = layer_norms(context.run)

@@ -6,7 +6,6 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
-from analyzer.features.gradients import global_norm
 from analyzer.hyperparameters import canonical
 from analyzer.model import Measurement
 
@@ -67,7 +66,7 @@ def higher_lr(context: Context) -> Value:
 @feature("suggest.clip_norm", "value", "a clip value to try: the gradient norm most steps stay below", low=0)
 def clip_norm(context: Context) -> Value:
     """Median over the calmer half of the run, so that an explosion does not set its own bound."""
-    curve = global_norm(context)
+    curve = context.curve("grad_norm")
     curve.need(5)
     return _round(float(np.median(np.sort(curve.raw)[: max(3, curve.n // 2)])))
 

@@ -13,7 +13,8 @@ from analyzer.checkpoints.evidence import first_last_ratio, gradient_rms, weight
 from analyzer.checkpoints.evidence import update_ratio as next_updates
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
-from analyzer.model import LayerStats, Measurement, Series
+from analyzer.features.histograms import layer_series
+from analyzer.model import LayerStats, Measurement, Run, Series
 
 NORM_WORDS = ("norm", "bn", "ln_", "running_", "num_batches")
 SECOND_MOMENT = "exp_avg_sq"
@@ -162,15 +163,30 @@ def _first_and_last(context: Context) -> list[tuple[LayerStats, LayerStats]]:
 @feature(
     "weights.norm_growth",
     "ratio",
-    "largest growth of a layer's weight norm from the first checkpoint to the last",
+    "largest growth of a layer's weight norm, from the first checkpoint to the last or as logged",
     low=0,
     label="growth of the weight norm",
 )
 def norm_growth(context: Context) -> Value:
-    pairs = [(a, b) for a, b in _first_and_last(context) if len(a.shape) >= 2 and a.l2 and b.l2 is not None]
-    if not pairs:
-        raise Unavailable("no weight matrix in both checkpoints", ("second_checkpoint",))
-    return _worst([float(b.l2 or 0) / float(a.l2 or 1) for a, b in pairs], [b.name for _, b in pairs], 10.0)
+    try:
+        pairs = [(a, b) for a, b in _first_and_last(context) if len(a.shape) >= 2]
+        grown = {b.name: float(b.l2) / float(a.l2) for a, b in pairs if a.l2 and b.l2 is not None}
+    except Unavailable:
+        grown = _logged_growth(context.run)
+    if not grown:
+        raise Unavailable("no weight matrix at two moments", ("second_checkpoint", "weight_norm_layer"))
+    return _worst(list(grown.values()), list(grown), 10.0)
+
+
+def _logged_growth(run: Run) -> dict[str, float]:
+    """By layer, from logged norms or histograms; biases start at 0 and are left out."""
+    logged = run.by_role("weight_norm_layer") or layer_series(run, "weight_norm_layer")
+    named = {s.subject or s.tag: s.values[np.isfinite(s.values)] for s in logged}
+    return {
+        name: float(values[-1] / values[0])
+        for name, values in named.items()
+        if len(values) >= 3 and values[0] > 0 and "bias" not in name.lower()
+    }
 
 
 @feature(
@@ -295,7 +311,8 @@ def _dead_units(context: Context, basis: str, needs: str) -> Measurement:
 
 
 def _by_layer(context: Context, role: str, what: str) -> list[Series]:
-    found = [s for s in context.run.by_role(role) if np.isfinite(s.values).any()]
+    logged = context.run.by_role(role) or layer_series(context.run, role)
+    found = [s for s in logged if np.isfinite(s.values).any()]
     if not found:
         raise Unavailable(f"no {what} was logged", ("activations",))
     return found

@@ -6,8 +6,8 @@ import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import block_medians, lag_correlation, point_noise, running_mean
-from analyzer.features.trend import linear_span
+from analyzer.features.robust import block_medians, lag_correlation, point_noise, running_mean, running_median
+from analyzer.features.spikes import without_jumps
 from analyzer.model import FloatArray
 
 COARSE = 48  # blocks: mini-batch noise has averaged out, real swings have not
@@ -22,7 +22,7 @@ def swings(curve: Curve) -> FloatArray:
     curve.need(10)
     if curve.span <= 0:
         raise Unavailable(f"{curve.role} never changes", (curve.role,))
-    return residual_swings(curve.linear)
+    return residual_swings(without_jumps(curve))
 
 
 def residual_swings(values: FloatArray) -> FloatArray:
@@ -49,7 +49,39 @@ def swing(curve: Curve) -> Value:
     residual = swings(curve)
     half = residual[len(residual) // 2 :]
     middle = float(curve.steps[curve.n // 2])
-    return curve.over(middle, float(curve.steps[-1]), amplitude(half) / linear_span(curve))
+    return curve.over(middle, float(curve.steps[-1]), amplitude(half) / curve.linear_span)
+
+
+@curve_feature(
+    "scatter",
+    "ratio",
+    "spread of single points of the {curve} around its level in the second half of the run, relative to the way the "
+    "level covered",
+    low=0,
+    label="scatter",
+    roles=("reward",),
+)
+def scatter(curve: Curve) -> Value:
+    curve.need(40)
+    if curve.span <= 0:
+        raise Unavailable(f"{curve.role} never changes", (curve.role,))
+    residual = curve.linear - running_median(curve.linear, max(9, curve.n // 20 | 1))
+    return amplitude(residual[curve.n // 2 :]) / curve.linear_span
+
+
+@curve_feature(
+    "swing_level",
+    "ratio",
+    "amplitude of the {curve}'s swings in the second half of the run relative to its level there",
+    low=0,
+    label="swings against the level",
+)
+def swing_level(curve: Curve) -> Value:
+    residual = swings(curve)
+    level = float(np.median(curve.linear[curve.n // 2 :]))
+    if np.min(curve.raw) < 0 or level == 0:
+        raise Unavailable(f"{curve.role} is not positive, so its level is no scale", (curve.role,))
+    return amplitude(residual[len(residual) // 2 :]) / abs(level)
 
 
 @curve_feature(
@@ -78,17 +110,26 @@ def swing_decay(curve: Curve) -> Value:
     label="swings against batch noise",
 )
 def swing_over_noise(curve: Curve) -> Value:
-    """White noise of sigma s leaves 2.56 s / sqrt(b) between the 10th and 90th percentile of means
-    of b points, 1.25 times that of medians."""
     if curve.n < 2 * COARSE:
         raise Unavailable(f"{curve.role} has too few points to average batch noise out", (curve.role,))
     residual = swings(curve)
-    half = residual[len(residual) // 2 :]
-    late = curve.linear[curve.n // 2 :]
-    expected = 2.56 * 1.25 * point_noise(late) / np.sqrt(curve.n / len(residual))
+    return _over_noise(residual[len(residual) // 2 :], curve.linear[curve.n // 2 :])
+
+
+def over_noise(values: FloatArray) -> float:
+    """Amplitude of the swings of ``values`` against what their point noise alone would leave."""
+    if len(values) < 2 * COARSE:
+        raise Unavailable("too few points to average batch noise out", ("train_loss",))
+    return _over_noise(residual_swings(values), values)
+
+
+def _over_noise(residual: FloatArray, values: FloatArray) -> float:
+    """White noise of sigma s leaves 2.56 s / sqrt(b) between the 10th and 90th percentile of means
+    of b points, 1.25 times that of medians."""
+    expected = 2.56 * 1.25 * point_noise(values) / np.sqrt(len(values) / len(residual))
     if expected <= 0:
-        raise Unavailable(f"{curve.role} shows no noise to compare with", (curve.role,))
-    return amplitude(half) / float(expected)
+        raise Unavailable("no noise to compare with", ("train_loss",))
+    return amplitude(residual) / float(expected)
 
 
 @curve_feature(

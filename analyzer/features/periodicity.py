@@ -6,10 +6,11 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import lag_correlation, running_median
+from analyzer.features.robust import block_medians, lag_correlation, running_median
 from analyzer.features.spikes import find_spikes
 from analyzer.model import FloatArray
 
+OUTLYING = 6.0  # times the usual deviation: beyond it a point counts no more
 CYCLES = 3  # epochs needed before a repetition can be told from chance
 
 
@@ -48,11 +49,20 @@ def _epoch_length(context: Context, loss: Curve) -> float:
     raise Unavailable("the length of an epoch is not known", ("epoch",))
 
 
+def _deviation(loss: Curve, period: float) -> FloatArray:
+    return np.asarray(loss.cost - running_median(loss.cost, round(2 * period) | 1))
+
+
 def _residual(context: Context, period: float) -> FloatArray:
-    loss = context.curve("train_loss")
-    cost = loss.cost
-    trend = running_median(cost, round(2 * period) | 1)
-    return np.asarray(cost - trend)
+    """Deviation from the trend in units of its usual size in that epoch: a pattern shrinks as the loss falls."""
+    deviation = _deviation(context.curve("train_loss"), period)
+    epochs = max(1, round(len(deviation) / period))
+    size = block_medians(np.abs(deviation), epochs)
+    usual = float(np.median(size))
+    if usual <= 0:
+        raise Unavailable("the training loss does not vary around its trend", ("train_loss",))
+    size = np.interp(np.arange(len(deviation)), (np.arange(epochs) + 0.5) * len(deviation) / epochs, size)
+    return np.clip(deviation / np.maximum(size, 0.1 * usual), -OUTLYING, OUTLYING)
 
 
 @feature(
@@ -94,8 +104,10 @@ def epoch_period(context: Context) -> Value:
     high=1,
 )
 def epoch_correlation(context: Context) -> Value:
+    """Of the points that have a partner one epoch later, so that few epochs lose nothing."""
     period = epoch_points(context)
-    return lag_correlation(_residual(context, period), round(period))
+    residual, lag = _residual(context, period), round(period)
+    return float(np.corrcoef(residual[:-lag], residual[lag:])[0, 1])
 
 
 @feature(
@@ -119,15 +131,25 @@ def period_order(context: Context) -> Value:
 
 
 @feature(
+    "data.period_order_z",
+    "sigma",
+    "significance of the order within the epoch: a fixed order of mixed batches gives about 0",
+    label="order within the epoch",
+)
+def period_order_z(context: Context) -> Value:
+    """The lag-1 correlation of m unrelated positions has a standard error of 1 / sqrt(m)."""
+    return context.value("data.period_order") * float(np.sqrt(round(epoch_points(context))))
+
+
+@feature(
     "data.period_size",
     "ratio",
     "amplitude of the part of the training loss that repeats with the epoch, against its level",
     low=0,
 )
 def period_size(context: Context) -> Value:
-    period = epoch_points(context)
-    residual = _residual(context, period)
     loss = context.curve("train_loss")
+    residual = _deviation(loss, epoch_points(context))
     low, high = np.percentile(residual, [5, 95])
     if loss.span <= 0:
         raise Unavailable("train_loss never changes", ("train_loss",))

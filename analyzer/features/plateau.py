@@ -6,7 +6,7 @@ import numpy as np
 
 from analyzer.features import Value, curve_feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import block_edges, block_medians, kendall_tau, running_median
+from analyzer.features.robust import block_edges, block_medians, kendall_tau, mann_kendall_z, running_median
 from analyzer.model import FloatArray
 
 FINEST = 40  # blocks: enough to place the start of a stretch, few enough to average noise out
@@ -55,6 +55,20 @@ def plateau_share(curve: Curve) -> Value:
         return curve.over(curve.first_step, float(curve.steps[-1]), 1.0)
     begin = flat_start(curve)
     return curve.over(begin, float(curve.steps[-1]), 1 - curve.position(begin))
+
+
+@curve_feature(
+    "plateau_trend",
+    "sigma",
+    "significance of the {curve}'s trend within its flat end; far below 0 where it creeps on, too slowly to be seen",
+    label="trend of the flat stretch",
+)
+def plateau_trend(curve: Curve) -> Value:
+    curve.need(8)
+    flat = curve.cost[int(np.searchsorted(curve.steps, flat_start(curve))) :]
+    if len(flat) < 8:
+        raise Unavailable(f"{curve.role} has no flat stretch of 8 points", (curve.role,))
+    return mann_kendall_z(flat)
 
 
 @curve_feature(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import bisect
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from analyzer.model import FloatArray
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 Z_CAP = 1e6
+FINE_HALF = 16  # half a window, in blocks: finer ones change a median little
+MOST_WINDOWED = 300_000  # values in all windows of a running median together
 
 
 def mad_sigma(values: FloatArray) -> float:
@@ -40,20 +42,60 @@ def block_medians(values: FloatArray, blocks: int) -> FloatArray:
     if len(values) <= blocks:
         return values
     edges = block_edges(len(values), blocks)
-    return np.array([np.median(values[a:b]) for a, b in itertools.pairwise(edges)])
+    return window_medians(values, edges[:-1], edges[1:])
+
+
+def window_medians(values: FloatArray, first: np.ndarray, past: np.ndarray) -> FloatArray:
+    """Median of each ``values[first:past]``, NaN for an empty one; windows of one size at a time."""
+    sizes = past - first
+    medians = np.full(len(sizes), np.nan)
+    for size in np.unique(sizes[sizes > 0]):
+        chosen = np.flatnonzero(sizes == size)
+        medians[chosen] = _row_medians(values[first[chosen, None] + np.arange(size)])
+    return medians
+
+
+def _row_medians(rows: FloatArray) -> FloatArray:
+    """Median of each row of finite values, without the checks that make np.median slow on small ones."""
+    half = rows.shape[1] // 2
+    if rows.shape[1] % 2:
+        return np.partition(rows, half, axis=1)[:, half]
+    ordered = np.partition(rows, (half - 1, half), axis=1)
+    return np.asarray((ordered[:, half - 1] + ordered[:, half]) / 2)
 
 
 def running_median(values: FloatArray, width: int) -> FloatArray:
-    """Median over a centred window of odd ``width``, shrinking symmetrically at the ends."""
+    """Median over a centred window of odd ``width``, shrinking symmetrically at the ends.
+
+    Windows that would take too long are measured on blocks of at least 33 a window, and interpolated.
+    """
     n = len(values)
     half = min(width // 2, (n - 1) // 2)
     if half < 1:
         return values
-    windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
-    middle = np.median(windows, axis=1)
-    head = np.array([np.median(values[: 2 * i + 1]) for i in range(half)])
-    tail = np.array([np.median(values[n - 2 * i - 1 :]) for i in range(half - 1, -1, -1)])
-    return np.concatenate([head, middle, tail])
+    if half > FINE_HALF and n * half > MOST_WINDOWED:
+        return _coarse_running_median(values, half)
+    middle = _row_medians(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1))
+    return np.concatenate([_prefix_medians(values, half), middle, _prefix_medians(values[::-1], half)[::-1]])
+
+
+def _prefix_medians(values: FloatArray, count: int) -> FloatArray:
+    """Median of the first 1, 3, 5, ... values, ``count`` of them."""
+    known = sorted(values[:1].tolist())
+    medians = known[:]
+    for pair in values[1 : 2 * count - 1].reshape(-1, 2).tolist():
+        for value in pair:
+            bisect.insort(known, value)
+        medians.append(known[len(known) // 2])
+    return np.array(medians)
+
+
+def _coarse_running_median(values: FloatArray, half: int) -> FloatArray:
+    blocks = len(values) * FINE_HALF // half
+    edges = block_edges(len(values), blocks)
+    centres = (edges[:-1] + edges[1:] - 1) / 2
+    level = running_median(window_medians(values, edges[:-1], edges[1:]), 2 * FINE_HALF + 1)
+    return np.interp(np.arange(len(values)), centres, level)
 
 
 def running_mean(values: FloatArray, width: int) -> FloatArray:
@@ -127,6 +169,38 @@ def lag_correlation(y: FloatArray, lag: int) -> float:
     y = y - y.mean()
     power = float(y @ y)
     return float(y[:-lag] @ y[lag:]) / power if power > 0 else 0.0
+
+
+def bend(x: FloatArray, y: FloatArray) -> int:
+    """Index at which ``y`` changes its slope: the break of the best continuous pair of lines.
+
+    Least squares over every break that leaves 2 points on either side; for fewer than 5 points 0.
+    """
+    best, where = np.inf, 0
+    centred = (x - x[0]) / (x[-1] - x[0])
+    for k in range(2, len(x) - 2):
+        design = np.column_stack([np.ones_like(centred), centred, np.maximum(0, centred - centred[k])])
+        left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        if (error := float(left @ left)) < best:
+            best, where = error, k
+    return where
+
+
+def bootstrap_slopes(y: FloatArray, samples: int = 400) -> FloatArray:
+    """Slopes of the least-squares line through resamples of ``y``: the line plus blocks of its residuals.
+
+    Moving blocks of n^(1/3) points keep neighbours together, so that slow wander counts as noise.
+    The same resamples every time. Kunsch (1989), https://doi.org/10.1214/aos/1176347265
+    """
+    n = len(y)
+    x = np.arange(n) - (n - 1) / 2
+    weights = x / (x @ x)
+    slope = float(weights @ y)
+    residual = y - y.mean() - slope * x
+    length = max(1, round(n ** (1 / 3)))
+    starts = np.random.default_rng(0).integers(0, n - length + 1, (samples, -(-n // length)))
+    index = (starts[:, :, None] + np.arange(length)).reshape(samples, -1)[:, :n]
+    return np.asarray(slope + residual[index] @ weights)
 
 
 def capped_ratio(numerator: float, denominator: float, cap: float = Z_CAP) -> float:

@@ -6,19 +6,24 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.oscillation import amplitude, residual_swings
+from analyzer.features.oscillation import amplitude, over_noise, residual_swings
 from analyzer.features.robust import theil_sen
-from analyzer.features.trend import linear_span
 from analyzer.model import FloatArray, Measurement
 
 NOTHING = 0.01  # of the highest learning rate: below it nothing is learned any more
 CUT = 0.6  # a drop to less than this between two logged values is a cut
+STEADY = 0.9  # of the value before: a schedule that falls faster falls by itself
 
 
 def _lr(context: Context) -> Curve:
     curve = context.curve("learning_rate")
     curve.need(1)
     return curve
+
+
+def _loss(context: Context) -> Curve:
+    """The training loss, or the validation loss where that alone was logged."""
+    return context.curve("train_loss") if context.has("train_loss") else context.curve("val_loss")
 
 
 @feature("lr.max", "value", "highest learning rate logged, else the configured one", low=0)
@@ -76,7 +81,7 @@ def zero_share(context: Context) -> Value:
 )
 def trend_before_zero(context: Context) -> Value:
     measured = context.measure("lr.zero_share")
-    loss = context.curve("train_loss")
+    loss = _loss(context)
     if not isinstance(measured, Measurement) or measured.steps is None:
         raise Unavailable("the learning rate does not vanish before the end", ("learning_rate",))
     if loss.span <= 0:
@@ -87,13 +92,14 @@ def trend_before_zero(context: Context) -> Value:
     if part.sum() < 4:
         raise Unavailable("too few points before the learning rate vanished", ("train_loss",))
     slope = theil_sen(loss.steps[part], loss.cost[part])
-    return Measurement(slope * 0.1 * loss.length / loss.span, (float(begin), float(end)), "train_loss")
+    return Measurement(slope * 0.1 * loss.length / loss.span, (float(begin), float(end)), loss.role)
 
 
 def cuts(curve: Curve) -> FloatArray:
-    """Steps at which the learning rate was cut at once to less than 0.6 of what it was."""
+    """Steps at which the learning rate, steady until then, was cut at once to less than 0.6 of what it was."""
     before, after = curve.raw[:-1], curve.raw[1:]
-    at = np.flatnonzero((after < CUT * before) & (before > 0))
+    earlier = np.concatenate([before[:1], before[:-1]])
+    at = np.flatnonzero((after < CUT * before) & (before > STEADY * earlier) & (before > 0))
     return curve.steps[at + 1]
 
 
@@ -113,26 +119,29 @@ def cut_count(context: Context) -> Value:
     label="fall after a learning-rate cut",
 )
 def cut_response(context: Context) -> Value:
-    """Largest over the cuts: median of the window before less median of the window after, less
-    what the slope of the window before explains."""
-    curve, loss = _lr(context), context.curve("train_loss")
+    """Largest over the cuts: median of a stretch before less median of one after, less what the slope
+    of the stretch before explains. That stretch is long enough to average swings out."""
+    curve, loss = _lr(context), _loss(context)
     steps = cuts(curve)
     if not len(steps) or len(steps) > 0.2 * curve.n or loss.span <= 0:
         raise Unavailable("the learning rate was never cut at once", ("learning_rate",))
     best, where = -np.inf, float(steps[0])
-    for step in steps:
-        fall = _fall_at(loss, float(step))
+    since = [-np.inf, *steps[:-1]]
+    for previous, step in zip(since, steps, strict=True):
+        fall = _fall_at(loss, float(step), float(previous))
         if fall > best:
             best, where = fall, float(step)
     if not np.isfinite(best):
         raise Unavailable("too few points around the learning-rate cuts", ("train_loss",))
-    return Measurement(best / loss.span, (where, where), "train_loss")
+    return Measurement(best / loss.span, (where, where), loss.role)
 
 
-def _fall_at(loss: Curve, step: float) -> float:
+def _fall_at(loss: Curve, step: float, previous: float) -> float:
+    """Before: the later half of what precedes the cut, back to another cut; after: a tenth of the run."""
     i = int(np.searchsorted(loss.steps, step))
-    window = max(3, loss.n // 20)
-    before, after = slice(max(0, i - window), i), slice(i, i + window)
+    window = max(3, loss.n // 10)
+    first = max(i // 2, int(np.searchsorted(loss.steps, previous)))
+    before, after = slice(min(first, i - 3), i), slice(i, i + window)
     if i < 3 or loss.n - i < 3:
         return -np.inf
     slope = theil_sen(loss.steps[before], loss.cost[before])
@@ -149,6 +158,24 @@ def _fall_at(loss: Curve, step: float) -> float:
     label="swings before the learning-rate cut",
 )
 def swing_before_cut(context: Context) -> Value:
+    loss, part = context.curve("train_loss"), _before_cut(context)
+    span = (float(loss.steps[part][0]), float(loss.steps[part][-1]))
+    return Measurement(amplitude(residual_swings(loss.linear[part])) / loss.linear_span, span, "train_loss")
+
+
+@feature(
+    "lr.swing_before_cut_over_noise",
+    "ratio",
+    "amplitude of the training loss's swings up to the first cut of the learning rate, against what batch noise alone "
+    "would leave",
+    low=0,
+)
+def swing_before_cut_over_noise(context: Context) -> Value:
+    return over_noise(context.curve("train_loss").linear[_before_cut(context)])
+
+
+def _before_cut(context: Context) -> slice:
+    """The training loss's points before the first cut of the learning rate, without the first descent."""
     curve, loss = _lr(context), context.curve("train_loss")
     steps = cuts(curve)
     if not len(steps) or len(steps) > 0.2 * curve.n:
@@ -156,23 +183,18 @@ def swing_before_cut(context: Context) -> Value:
     end = int(np.searchsorted(loss.steps, steps[0]))
     if end < 12 or loss.span <= 0:
         raise Unavailable("too few points before the learning-rate cut", ("train_loss",))
-    part = slice(end // 4, end)  # after the first descent
-    before = residual_swings(loss.linear[part])
-    span = (float(loss.steps[part][0]), float(steps[0]))
-    return Measurement(amplitude(before) / linear_span(loss), span, "train_loss")
+    return slice(end // 4, end)
 
 
 @feature("lr.restarts", "count", "times the learning rate rose again to more than twice its value", low=0)
 def restarts(context: Context) -> Value:
-    """Rises after the first peak, so that a warm-up is none."""
+    """Rises after the first peak, so that a warm-up is none; each from its valley to its top counts once."""
     raw = _lr(context).raw
-    peak = int(np.argmax(raw >= 0.99 * np.max(raw)))
-    later, low, count = raw[peak:], float(raw[peak]), 0
-    for value in later:
-        low = min(low, float(value))
-        if value > 2 * low and value > 0.2 * raw[peak]:
-            count, low = count + 1, float(value)
-    return float(count)
+    later = raw[int(np.argmax(raw >= 0.99 * np.max(raw))) :]
+    moves = later[np.flatnonzero(np.diff(later, prepend=np.nan))]  # without what stays the same
+    turns = np.flatnonzero(np.diff(np.sign(np.diff(moves)))) + 1
+    ends = np.concatenate([moves[:1], moves[turns], moves[-1:]])
+    return float(np.sum((ends[1:] > 2 * ends[:-1]) & (ends[1:] > 0.2 * later[0])))
 
 
 @feature(

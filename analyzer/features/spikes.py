@@ -8,11 +8,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from analyzer.features import Value, curve_feature
-from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import mad_sigma, running_median
+from analyzer.features.curves import BLOCKS, Curve, Unavailable
+from analyzer.features.robust import MAD_TO_SIGMA, block_medians, mad_sigma, running_median
 from analyzer.model import FloatArray, Measurement
 
 SIGMAS = 8.0
+ISOLATED = 0.4  # of the jumps of at least half the size: noise with a heavy tail has many of these
+MANY, COMMON = 20, 0.005  # more jumps than this, and more than this share of the points, are noise
+GAP = 2.0  # times as high as the next: it stands out
 HEIGHT = 0.25  # of the way covered: a smaller jump does not matter, however significant
 
 
@@ -21,8 +24,9 @@ class Spikes:
     steps: FloatArray  # of each spike's highest point
     heights: FloatArray  # above the local level, relative to the way covered
     recovery: FloatArray  # share of each height that was regained within a twentieth of the run
+    levels: FloatArray  # each height relative to the local level; NaN where that is not positive
     dips: int  # jumps of the same size downwards
-    lesser: int  # upward jumps of at least half the size that counts
+    isolated: bool  # few, and without lesser jumps beside them
 
 
 _FOUND: WeakKeyDictionary[Curve, Spikes] = WeakKeyDictionary()
@@ -37,28 +41,97 @@ def find_spikes(curve: Curve) -> Spikes:
     return known
 
 
+_CALM: WeakKeyDictionary[Curve, FloatArray] = WeakKeyDictionary()
+
+
+def without_jumps(curve: Curve) -> FloatArray:
+    """The linear cost with every jump beyond the noise cut down to it, so that one outlier is no swing."""
+    if curve.n < 24:
+        return curve.linear
+    if (known := _CALM.get(curve)) is None:
+        known = _CALM[curve] = _cut_down(curve)
+    return known
+
+
+def _cut_down(curve: Curve) -> FloatArray:
+    residual = curve.linear - local_level(curve, curve.linear)
+    reach = SIGMAS * mad_sigma(residual)
+    return np.asarray(curve.linear - residual + np.clip(residual, -reach, reach))
+
+
 def _find(curve: Curve) -> Spikes:
-    level = _local_level(curve)
-    residual = curve.cost - level
+    """On the curve's own scale; where that is logarithmic and shows none, on the linear one."""
+    found = _jumps(curve, curve.cost, curve.span, curve.log)
+    if curve.log and not (len(found.steps) and found.isolated):
+        return _jumps(curve, curve.linear, curve.linear_span, False)
+    return found
+
+
+def _jumps(curve: Curve, cost: FloatArray, span: float, log: bool) -> Spikes:
+    level = local_level(curve, cost)
+    residual = cost - level
     skip = max(2, curve.n // 25)  # the first steep descent is no spike, nor is its first wobble
-    bar = max(SIGMAS * mad_sigma(residual[skip:]), HEIGHT * curve.span)
-    peaks = _groups(residual > bar, residual, skip)
+    batches = curve.role == "train_loss" and not log
+    bar = np.maximum(SIGMAS * _sigma(residual, level, skip, batches), HEIGHT * span)
+    jumps = _groups(residual > bar / 2, residual, skip)
+    excess = residual[jumps] / bar[jumps]
+    high = excess > 1
+    isolated = not _crowd(int(high.sum()), len(jumps), curve.n)
+    if not isolated and (standing := _outstanding(excess)).any():
+        high, isolated = standing, True
+    peaks = jumps[high]
+    dips = _groups(level - cost > bar, -residual, skip)
+    if len(dips):  # what lies between two spikes is none
+        floor = running_median(cost, max(25, curve.n // 4 | 1))
+        dips = dips[floor[dips] - cost[dips] > bar[dips]]
     window = max(3, curve.n // 20)
-    recovery = [1 - (np.min(curve.cost[p : p + window + 1]) - level[p]) / residual[p] for p in peaks]
+    recovery = [1 - (np.min(cost[p : p + window + 1]) - level[p]) / residual[p] for p in peaks]
     return Spikes(
         curve.steps[peaks],
-        residual[peaks] / curve.span,
+        residual[peaks] / span,
         np.clip(np.array(recovery, dtype=np.float64), 0, 1),
-        len(_groups(-residual > bar, -residual, skip)),
-        len(_groups(residual > bar / 2, residual, skip)),
+        np.expm1(residual[peaks]) if log else _relative(residual[peaks], level[peaks]),
+        len(dips),
+        isolated,
     )
 
 
-def _local_level(curve: Curve) -> FloatArray:
+def _relative(heights: FloatArray, levels: FloatArray) -> FloatArray:
+    return np.where(levels > 0, heights / np.where(levels > 0, levels, 1.0), np.nan)
+
+
+def _crowd(peaks: int, jumps: int, points: int) -> bool:
+    """Whether peaks are so common, or have so many lesser jumps beside them, that they are rather noise."""
+    return peaks < ISOLATED * jumps or (peaks > MANY and peaks > COMMON * points)
+
+
+def _outstanding(excess: FloatArray) -> np.ndarray:
+    """Which jumps stand out from a crowd: those above the lowest wide gap between heights, of at most 20."""
+    ranked = np.sort(excess)[::-1]
+    gaps = np.flatnonzero((ranked[:-1] >= GAP * ranked[1:]) & (ranked[:-1] > 1))
+    gaps = gaps[gaps < MANY]
+    return np.asarray(excess >= ranked[gaps[-1]] if len(gaps) else np.zeros(len(excess), bool))
+
+
+def local_level(curve: Curve, values: FloatArray) -> FloatArray:
     """Running median over a window that a spike cannot fill."""
     if curve.n <= 4000:
-        return running_median(curve.cost, max(9, curve.n // 25 | 1))
-    return np.interp(curve.steps, curve.block_steps, running_median(curve.blocks, 5))
+        return running_median(values, max(9, curve.n // 25 | 1))
+    return np.interp(curve.steps, curve.block_steps, running_median(block_medians(values, BLOCKS), 5))
+
+
+def _sigma(residual: FloatArray, level: FloatArray, skip: int, batches: bool) -> FloatArray:
+    """Noise around each point, at least that of the run.
+
+    That of batches shrinks with the loss: in proportion to a positive one, else as measured around.
+    """
+    overall = np.full(len(residual), mad_sigma(residual[skip:]))
+    if not batches:
+        return overall
+    if np.min(level) > 0:
+        return np.asarray(np.maximum(overall, level * mad_sigma((residual / level)[skip:])))
+    around = running_median(np.abs(residual), len(residual) // 5 | 1)
+    return np.asarray(np.maximum(overall, MAD_TO_SIGMA * around))
 
 
 def _groups(mask: np.ndarray, height: FloatArray, skip: int) -> np.ndarray:
@@ -113,6 +186,20 @@ def spike_height(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "spike_rise",
+    "ratio",
+    "height of the highest spike of the {curve} above its surroundings, relative to their level",
+    low=0,
+    label="highest spike against the level around it",
+)
+def spike_rise(curve: Curve) -> Value:
+    rises = find_spikes(curve).levels
+    if not np.isfinite(rises).any():
+        raise Unavailable(f"{curve.role} has no spike above a positive level", (curve.role,))
+    return float(np.nanmax(rises))
+
+
+@curve_feature(
     "spike_share",
     "ratio",
     "share of the {curve}'s points that are the top of a jump; isolated ones are few",
@@ -124,18 +211,18 @@ def spike_share(curve: Curve) -> Value:
 
 
 @curve_feature(
-    "spike_isolation",
-    "ratio",
-    "spikes of the {curve} against all its upward jumps of at least half their size; noise with a heavy tail has "
-    "many more of these",
+    "spikes_isolated",
+    "flag",
+    "1 where the {curve}'s jumps are few and stand alone; noise with a heavy tail has many, of every size",
     low=0,
     high=1,
+    label="isolated",
 )
-def spike_isolation(curve: Curve) -> Value:
+def spikes_isolated(curve: Curve) -> Value:
     spikes = find_spikes(curve)
-    if not spikes.lesser:
+    if not len(spikes.steps):
         raise Unavailable(f"{curve.role} has no jumps", (curve.role,))
-    return min(1.0, len(spikes.steps) / spikes.lesser)
+    return float(spikes.isolated)
 
 
 @curve_feature(

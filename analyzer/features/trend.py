@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
 from analyzer.features.curves import Curve, Unavailable
 from analyzer.features.robust import Z_CAP, capped_ratio, kendall_tau, mann_kendall_z, theil_sen
+from analyzer.features.spikes import without_jumps
 from analyzer.model import Measurement
 
 LOSSES = ("train_loss", "val_loss")
@@ -76,6 +79,20 @@ def _relative(curve: Curve, level: float) -> float:
 def drop_z(curve: Curve) -> Value:
     curve.need(4)
     return Measurement(capped_ratio(curve.start - curve.best, max(curve.level_noise(), curve.noise)))
+
+
+@curve_feature(
+    "start_z",
+    "sigma",
+    "first twentieth of the {curve} above all that follows, against the noise of its level",
+    label="start above the rest",
+    roles=LOSSES,
+)
+def start_z(curve: Curve) -> Value:
+    curve.need(9)
+    first = max(2, curve.n // 20)
+    above = float(np.median(curve.cost[:first]) - np.median(curve.cost[first:]))
+    return capped_ratio(above, 1.25 * curve.noise / float(np.sqrt(first)))
 
 
 @curve_feature(
@@ -174,6 +191,40 @@ def rise_share(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "rise_novelty",
+    "ratio",
+    "length of the final stretch of the {curve} above half of its final rise, against the longest earlier one after "
+    "the curve was first below; near 1 where it goes up and down all the time",
+    low=0,
+    label="length of the rise against earlier ones",
+)
+def rise_novelty(curve: Curve) -> Value:
+    curve.need(8)
+    above = curve.smooth > curve.best + 0.5 * (curve.end - curve.best)
+    above = above[int(np.argmin(above)) :]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], above.astype(int), [0]])))
+    stretches = edges[1::2] - edges[::2]
+    last = int(stretches[-1]) if len(stretches) and above[-1] else 0
+    earlier = stretches[: len(stretches) - (last > 0)]
+    return last / max(1, int(earlier.max())) if len(earlier) else float(last)
+
+
+@curve_feature(
+    "recovered",
+    "ratio",
+    "share of the {curve}'s highest rise over its best level, after that, which it had regained by the end",
+    low=0,
+    high=1,
+)
+def recovered(curve: Curve) -> Value:
+    curve.need(8)
+    peak = float(np.max(curve.smooth[curve.best_block :]))
+    if peak <= curve.best:
+        raise Unavailable(f"{curve.role} does not rise after its best", (curve.role,))
+    return min(1.0, max(0.0, (peak - curve.end) / (peak - curve.best)))
+
+
+@curve_feature(
     "tail_trend",
     "ratio",
     "change of the {curve} over the last 30 % of the run by its Theil-Sen slope, relative to the whole "
@@ -191,14 +242,10 @@ def tail_trend(curve: Curve) -> Value:
     label="slope at the end",
 )
 def last_trend(curve: Curve) -> Value:
-    return _trend_over(curve, 0.1 if curve.n >= 50 else 0.3)
-
-
-def linear_span(curve: Curve) -> float:
-    """The way covered in units of what was logged, log scale or not."""
-    if not curve.log:
-        return curve.span
-    return float(np.exp(max(curve.start, curve.end)) - np.exp(curve.best))
+    """By the slope of the last fifth, or of the last 30 %, where fewer hold too few points."""
+    share = 0.1 if curve.n >= 1000 else 0.2 if curve.n >= 50 else 0.3
+    tail = _trend_over(curve, share)
+    return replace(tail, value=tail.value * 0.1 / share)
 
 
 def _trend_over(curve: Curve, share: float) -> Measurement:
@@ -208,9 +255,8 @@ def _trend_over(curve: Curve, share: float) -> Measurement:
     part = curve.tail(share)
     if part.stop - part.start < 3:
         part = slice(curve.n - 3, curve.n)
-    steps, cost = curve.steps[part], curve.linear[part]
-    slope = theil_sen(steps, cost)
-    change = slope * (steps[-1] - steps[0]) / linear_span(curve)
+    steps, cost = curve.steps[part], without_jumps(curve)[part]
+    change = theil_sen(steps, cost) * share * curve.length / curve.linear_span
     return curve.over(float(steps[0]), float(steps[-1]), change)
 
 
@@ -274,10 +320,93 @@ def slope_decay(curve: Curve) -> Value:
     return Measurement(late / early)
 
 
+def _thirds(curve: Curve) -> tuple[float, float, float]:
+    """Level of each third of the curve: more points against noise than any slope has."""
+    curve.need(9)
+    third = curve.n // 3
+    parts = (curve.cost[:third], curve.cost[third:-third], curve.cost[-third:])
+    early, middle, late = (float(np.median(part)) for part in parts)
+    return early, middle, late
+
+
+@curve_feature(
+    "straightness",
+    "ratio",
+    "fall of the {curve} from its middle to its last third against that from its first to its middle third; 1 is a "
+    "straight line, a curve that bends is near 0",
+    label="late against early fall",
+    roles=LOSSES,
+)
+def straightness(curve: Curve) -> Value:
+    early, middle, late = _thirds(curve)
+    if not middle < early:
+        raise Unavailable(f"{curve.role} does not fall from its first to its middle third", (curve.role,))
+    return capped_ratio(middle - late, early - middle)
+
+
+@curve_feature(
+    "fall_z",
+    "sigma",
+    "fall of the {curve} from its first to its last third against the noise of these levels",
+    label="fall",
+    roles=LOSSES,
+)
+def fall_z(curve: Curve) -> Value:
+    """A median of m points has a standard error of 1.25 sigma / sqrt(m)."""
+    early, _, late = _thirds(curve)
+    error = 1.25 * curve.noise * np.sqrt(2 / (curve.n // 3))
+    return capped_ratio(early - late, float(error))
+
+
+@curve_feature(
+    "head_fall",
+    "ratio",
+    "fall of the {curve} from its first twentieth to its first third, against that from the first to the last third; "
+    "0.2 for a straight line, large where most was gained at once",
+    label="fall at the start against later",
+    roles=LOSSES,
+)
+def head_fall(curve: Curve) -> Value:
+    early, _, late = _thirds(curve)
+    if not late < early:
+        raise Unavailable(f"{curve.role} does not fall from its first to its last third", (curve.role,))
+    return capped_ratio(float(np.median(curve.cost[: max(1, curve.n // 20)])) - early, early - late)
+
+
+@curve_feature(
+    "rising_run",
+    "count",
+    "points at the end of the {curve} that are each worse than the one before",
+    low=0,
+    label="worse from point to point at the end",
+)
+def rising_run(curve: Curve) -> Value:
+    curve.need(3)
+    better = np.flatnonzero(np.diff(curve.cost) <= 0)
+    run = curve.n - 1 - (int(better[-1]) + 1 if len(better) else 0)
+    return curve.over(float(curve.steps[curve.n - 1 - run]), float(curve.steps[-1]), float(run))
+
+
+@curve_feature(
+    "rise_tau",
+    "ratio",
+    "Kendall rank correlation of the {curve} with time from its best point on; 1 where it gets worse throughout",
+    low=-1,
+    high=1,
+    label="getting worse since the best",
+)
+def rise_tau(curve: Curve) -> Value:
+    curve.need(4)
+    after = curve.cost[int(np.searchsorted(curve.steps, curve.best_step)) :]
+    if len(after) < 4:
+        raise Unavailable(f"fewer than 3 points of {curve.role} follow the best one", (curve.role,))
+    return curve.over(curve.best_step, float(curve.steps[-1]), kendall_tau(after))
+
+
 @curve_feature(
     "early_share",
     "ratio",
-    "share of the {curve}'s whole descent reached within the first tenth of the run",
+    "share of the {curve}'s whole descent reached within the first tenth of the run (at least 3 points)",
     low=0,
     high=1,
     roles=LOSSES,
@@ -286,8 +415,8 @@ def early_share(curve: Curve) -> Value:
     curve.need(10)
     if curve.drop <= 0:
         raise Unavailable(f"{curve.role} never falls", (curve.role,))
-    early = curve.smooth[curve.block_steps <= curve.first_step + 0.1 * curve.length]
-    reached = float(np.min(early)) if len(early) else curve.start
+    first = curve.block_steps <= curve.first_step + 0.1 * curve.length
+    reached = float(np.min(curve.smooth[: max(3, int(first.sum()))]))
     return min(1.0, max(0.0, (curve.start - reached) / curve.drop))
 
 
@@ -340,10 +469,10 @@ def guess_distance(context: Context) -> Value:
 
 
 def chance_level(context: Context) -> float:
-    """ln K, with K from num_classes, else from an accuracy that ends at 1 / K.
+    """ln K, with K from num_classes, else from an accuracy that ends near 1 / K.
 
-    The accuracy must speak for itself: within a tenth of 1 / K for a whole K of at most 1000.
-    Raises Unavailable.
+    Where a noisy accuracy leaves several K, the one whose ln K is nearest to the final training
+    loss: at chance level both agree. K is at most 1000. Raises Unavailable.
     """
     try:
         classes = context.value("hparam.num_classes")
@@ -351,11 +480,36 @@ def chance_level(context: Context) -> float:
         classes = 0.0
     if classes >= 2:
         return float(np.log(classes))
+    loss = context.curve("train_loss")
     for role in ("val_metric", "train_metric"):
-        if context.has(role) and "acc" in context.curve(role).tag.lower():
-            curve = context.curve(role)
-            end = curve.to_raw(curve.end)
-            share = end / 100 if np.max(curve.raw) > 1 else end
-            if 1e-3 <= share <= 0.55 and abs(round(1 / share) * share - 1) < 0.1:
-                return float(np.log(round(1 / share)))
+        if context.has(role) and context.curve(role).measure == "accuracy":
+            share = _fraction(context.curve(role))
+            classes_at = np.arange(max(2, np.ceil(0.8 / share)), min(1000, np.floor(1.2 / share)) + 1)
+            if len(classes_at):
+                levels = np.log(classes_at)
+                return float(levels[np.argmin(np.abs(levels - loss.to_raw(loss.end)))])
     raise Unavailable("the number of classes is not known", ("num_classes",))
+
+
+def _fraction(accuracy: Curve) -> float:
+    """The final accuracy, of at most 1; at least 1 / 1000."""
+    end = accuracy.to_raw(accuracy.end)
+    return max(1e-3, end / 100 if np.max(accuracy.raw) > 1 else end)
+
+
+@feature(
+    "train_loss.never_beyond_chance",
+    "flag",
+    "1 where the accuracy stays at 1 / K throughout and the training loss ends at ln K or above",
+    low=0,
+    high=1,
+)
+def never_beyond_chance(context: Context) -> Value:
+    """Within a quarter of 1 / K from start to end: an accuracy that rises to it from below is learning."""
+    chance = chance_level(context)
+    role = "val_metric" if context.has("val_metric") else "train_metric"
+    accuracy, loss = context.curve(role), context.curve("train_loss")
+    accuracy.need(4)
+    shares = accuracy.raw / (1.0 if np.max(accuracy.raw) <= 1 else 100.0) * np.exp(chance)
+    stays = np.max(shares) <= 1.25 and np.median(shares[: max(1, accuracy.n // 5)]) >= 0.75
+    return float(stays and loss.to_raw(loss.end) >= 0.97 * chance)

@@ -19,11 +19,11 @@ from analyzer.model import (
     Rule,
 )
 from analyzer.rulebook.conditions import Decided, Outcome, decide, margin
+from analyzer.rulebook.confidence import confidence
 from analyzer.rulebook.fill import Specs, fill, fill_code, name_text, references, sentence, tells
 from analyzer.rulebook.ranking import rank
 
 EXACT_UNITS = ("flag", "name")
-CLEAR = 0.25  # relative distance beyond the threshold from which the prior confidence holds
 FOR, AGAINST = 3.0, 1 / 3.0  # what evidence does to the odds of a cause
 
 
@@ -82,7 +82,7 @@ def _finding(rule: Rule, outcome: Outcome, features: Features, specs: Specs) -> 
         rule=rule.id,
         title=rule.title,
         severity=rule.severity,
-        confidence=confidence(rule.confidence, outcome.margin),
+        confidence=confidence(rule.id, rule.confidence, outcome.margin),
         summary=fill(rule.evidence, features, specs),
         why=rule.why,
         scope_kind=rule.scope,
@@ -99,31 +99,14 @@ def _finding(rule: Rule, outcome: Outcome, features: Features, specs: Specs) -> 
 
 
 def _variant(rule: Rule, features: Features) -> Rule:
-    """The rule in the words, and of the severity, of its first variant that holds."""
-    for variant in rule.variants:
-        if decide(variant.when, features).value:
-            return replace(
-                rule,
-                severity=variant.severity or rule.severity,
-                title=variant.title or rule.title,
-                evidence=variant.evidence or rule.evidence,
-            )
-    return rule
-
-
-def confidence(prior: float, beyond: float | None) -> float:
-    """How sure a finding is, from the rule's own precision and the weakest needed margin.
-
-    Rises with the margin from 0.8 × prior at the threshold, through the prior at ``CLEAR``,
-    towards 1 − (1 − prior)/3 far beyond it; the prior where no margin has a meaning.
-    """
-    if beyond is None:
-        return prior
-    if beyond < CLEAR:
-        return prior * (0.8 + 0.2 * beyond / CLEAR)
-    ceiling = 1 - (1 - prior) / 3
-    excess = beyond - CLEAR
-    return prior + (ceiling - prior) * excess / (1 + excess)
+    """The rule in the words, and of the severity, of its variants that hold; of each the first that gives it."""
+    held = [variant for variant in rule.variants if decide(variant.when, features).value]
+    return replace(
+        rule,
+        severity=next((v.severity for v in held if v.severity), rule.severity),
+        title=next((v.title for v in held if v.title), rule.title),
+        evidence=next((v.evidence for v in held if v.evidence), rule.evidence),
+    )
 
 
 def _weigh(decided: Decided, specs: Specs) -> float | None:
