@@ -39,7 +39,7 @@ from analyzer.rulebook.conditions import (
     margin,
     parse_leaf,
 )
-from analyzer.rulebook.evaluate import confidence, diagnose, evaluate, likely_causes
+from analyzer.rulebook.evaluate import diagnose, evaluate, likely_causes
 from analyzer.rulebook.fill import fill, fill_code, number_text, sentence
 
 
@@ -326,15 +326,6 @@ def test_a_failing_rule_is_a_problem_and_not_a_clean_bill() -> None:
     assert [a.rule for a in absent] == ["rising"]
     assert (problems[0].path, problems[0].kind) == ("rules/x/rising.yaml", "rule-error")
     assert "ZeroDivisionError: by zero" in problems[0].message
-
-
-@given(st.floats(0, 1), st.floats(0, 1e6), st.floats(0, 1e6))
-def test_confidence_rises_with_the_margin_and_stays_a_probability(prior: float, m: float, n: float) -> None:
-    low, high = sorted((m, n))
-    assert 0 <= confidence(prior, low) <= confidence(prior, high) + 1e-12
-    assert confidence(prior, high) <= 1
-    assert confidence(prior, 0.25) == pytest.approx(prior)
-    assert confidence(prior, None) == prior
 
 
 @pytest.mark.parametrize(

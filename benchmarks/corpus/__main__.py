@@ -16,9 +16,9 @@ def main() -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("out", type=Path, nargs="?", default=Path("build/corpus"))
-    parser.add_argument("--seeds", type=int, default=1, help="turns through all faults and traps")
+    parser.add_argument("--seeds", type=int, default=2, help="turns through all faults and traps")
     parser.add_argument("--only", action="append", metavar="TEXT", help="runs whose name contains it")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--part", choices=PARTS, help="programs of this part only")
     given = parser.parse_args()
     chosen = [

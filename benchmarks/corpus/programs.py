@@ -38,7 +38,7 @@ class Program:
 
     name: str
     part: str
-    kind: str  # classification, regression, language or density
+    kind: str  # classification, regression, language, segmentation or density
     data: Callable[[int, int], Data]
     model: Callable[[float, float, type[nn.Module]], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -47,6 +47,13 @@ class Program:
     batch: int = 40
     epochs: int = 16
     rates: dict[str, float] = field(default_factory=lambda: RATES)
+    adaptive: bool = False  # ordinary runs are by Adam only
+    tokens: bool = False  # inputs are indices, which cannot be scaled
+
+    @property
+    def labelled(self) -> bool:
+        """Whether targets are classes, so that there is an accuracy."""
+        return self.kind in ("classification", "language", "segmentation")
 
     @property
     def plain(self) -> bool:
@@ -125,6 +132,55 @@ class Transformer(nn.Module):
         return self.head(h)
 
 
+class Reader(nn.Module):
+    """Symbols [n, length] -> logits [n, classes]; two pre-norm blocks, their mean read out."""
+
+    def __init__(self, symbols: int, units: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        units = max(4, units // 4 * 4)
+        self.enter = nn.Embedding(symbols, units)
+        self.place = nn.Parameter(0.02 * torch.randn(64, units))
+        block = {"nhead": 2, "dim_feedforward": 2 * units, "dropout": dropout, "batch_first": True}
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(units, norm_first=True, **block) for _ in range(2)
+        )
+        self.head = nn.Linear(units, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.enter(x) + self.place[: x.shape[1]]
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h.mean(1))
+
+
+class Variational(nn.Module):
+    """Pictures [n, inputs] -> mean of their likelihood and, in the last column, the divergence of the code."""
+
+    def __init__(self, inputs: int, units: int, code: int, act: type[nn.Module]) -> None:
+        super().__init__()
+        self.encoder = stack([inputs, units, 2 * code], 0.0, act)
+        self.decoder = stack([code, units, inputs], 0.0, act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.encoder(x).chunk(2, -1)
+        log_var = log_var.clamp(-8, 8)
+        code = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
+        divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1, keepdim=True)
+        return torch.cat([self.decoder(code), divergence], -1)
+
+
+def segmenter(width: float, dropout: float, act: type[nn.Module]) -> nn.Module:
+    """[n, 1, 12, 12] -> logits [n, 12, 12, 2]."""
+    a = wide(8, width)
+    inner = [nn.Conv2d(1, a, 3, 1, 1), act(), nn.Conv2d(a, a, 3, 1, 1), act(), nn.Dropout(dropout)]
+    return nn.Sequential(*inner, nn.Conv2d(a, 2, 1), ChannelsLast())
+
+
+class ChannelsLast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1)
+
+
 class Residual(nn.Module):
     """[n, inputs] -> [n, outputs] by two pre-norm residual blocks."""
 
@@ -201,6 +257,34 @@ def ring(n: int, seed: int) -> Data:
     return points, torch.zeros(n, 1)
 
 
+def chains(n: int, seed: int) -> Data:
+    """Walks [n, 24] through one of six fixed random graphs over ten symbols; which graph it was."""
+    odds = (2.0 * torch.randn(6, 10, 10, generator=random(5))).softmax(-1)
+    gen = random(seed)
+    kind, at = torch.randint(6, (n,), generator=gen), torch.randint(10, (n,), generator=gen)
+    walk = [at]
+    for _ in range(23):
+        at = torch.multinomial(odds[kind, at], 1, generator=gen)[:, 0]
+        walk.append(at)
+    return torch.stack(walk, 1), kind
+
+
+def waves(n: int, seed: int) -> Data:
+    """Points [n, 8] and a smooth function of two of their projections, standardised."""
+    fixed, gen = random(13), random(seed)
+    x = torch.randn(n, 8, generator=gen)
+    a, b = (x @ (torch.randn(8, 2, generator=fixed) / 3)).T
+    y = torch.sin(2 * a) + b * torch.cos(a)
+    return x, (y / 0.95 + 0.15 * torch.randn(n, generator=gen))[:, None]
+
+
+def masks(n: int, seed: int) -> Data:
+    """Digits in noise and which of their pixels are ink."""
+    images, _ = digit_images(n, seed, 0.25, shift=3)
+    clean, _ = digit_images(n, seed, 0.0, shift=3)
+    return images, (clean[:, 0] > 0).long()
+
+
 def place_entropy(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output.flatten(0, -2), target.flatten())
 
@@ -208,6 +292,12 @@ def place_entropy(output: Tensor, target: Tensor) -> Tensor:
 def gaussian_nll(output: Tensor, target: Tensor) -> Tensor:
     mean, log_scale = output[:, :1], output[:, 1:].clamp(-6, 6)
     return (0.5 * ((target - mean) / log_scale.exp()) ** 2 + log_scale + 0.919).mean()
+
+
+def negative_elbo(output: Tensor, target: Tensor) -> Tensor:
+    """Per example, with a Gaussian likelihood of fixed width."""
+    away = (output[:, :-1] - target) / 0.5
+    return (0.5 * away.square() - 0.693 + 0.919).sum(-1).mean() + output[:, -1].mean()
 
 
 def minus_mean(output: Tensor, target: Tensor) -> Tensor:
@@ -256,7 +346,9 @@ PROGRAMS = {
             n=600,
             batch=30,
             epochs=14,
-            rates={"adamw": 1e-2, "momentum": 0.3, "sgd": 2.0},
+            tokens=True,
+            rates={"adamw": 1e-2, "momentum": 0.15, "sgd": 1.0},
+            adaptive=True,
         ),
         Program(
             "curve-density",
@@ -268,6 +360,52 @@ PROGRAMS = {
             -0.9,
             epochs=20,
             rates={"adamw": 3e-3, "momentum": 0.004, "sgd": 0.02},
+        ),
+        Program(
+            "chains-transformer",
+            "tune",
+            "classification",
+            chains,
+            lambda width, dropout, act: Reader(10, wide(24, width), 6, dropout),
+            F.cross_entropy,
+            0.1,
+            n=1000,
+            batch=40,
+            epochs=12,
+            rates={"adamw": 5e-3, "momentum": 0.1, "sgd": 0.5},
+            tokens=True,
+        ),
+        Program(
+            "digits-vae",
+            "tune",
+            "density",
+            pictures,
+            lambda width, dropout, act: Variational(144, wide(48, width), max(1, wide(8, width)), act),
+            negative_elbo,
+            102.0,
+            rates={"adamw": 3e-3, "momentum": 6e-4, "sgd": 5e-3},
+        ),
+        Program(
+            "waves-mlp",
+            "report",
+            "regression",
+            waves,
+            mlp(8, 1, 48, 3),
+            F.mse_loss,
+            0.06,
+        ),
+        Program(
+            "ink-segmenter",
+            "report",
+            "segmentation",
+            masks,
+            segmenter,
+            place_entropy,
+            0.1,
+            n=600,
+            batch=20,
+            epochs=12,
+            rates={"adamw": 5e-3, "momentum": 0.1, "sgd": 1.0},
         ),
         Program(
             "rows-gru",
@@ -290,7 +428,8 @@ PROGRAMS = {
             n=600,
             batch=30,
             epochs=14,
-            rates={"adamw": 6e-3, "momentum": 0.1, "sgd": 0.6},
+            tokens=True,
+            rates={"adamw": 6e-3, "momentum": 0.3, "sgd": 1.5},
         ),
         Program(
             "digits-autoencoder",
@@ -320,7 +459,9 @@ PROGRAMS = {
             lambda width, dropout, act: Mixture(wide(16, width)),
             minus_mean,
             -0.6,
-            rates={"adamw": 3e-2, "momentum": 0.05, "sgd": 0.3},
+            epochs=24,
+            rates={"adamw": 6e-2, "momentum": 0.15, "sgd": 1.0},
+            adaptive=True,
         ),
     )
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +36,28 @@ def warmup_cosine(done: float) -> float:
 
 
 def warm_restarts(done: float) -> float:
-    return cosine(done * 4 % 1) if done < 1 else 0.0
+    """Three cycles, each twice as long as the one before."""
+    ends = (0.0, 1 / 7, 3 / 7, 1.0)
+    begun, ended = next(((a, b) for a, b in itertools.pairwise(ends) if done < b), (0.0, 1.0))
+    return cosine((done - begun) / (ended - begun))
 
 
-SCHEDULES = {f.__name__: f for f in (constant, cosine, step_decay, warmup_cosine)}
+def linear(done: float) -> float:
+    return 1.0 - 0.98 * done
+
+
+def exponential(done: float) -> float:
+    return 0.02**done
+
+
+def one_cycle(done: float) -> float:
+    return 0.05 + 0.95 * done / 0.3 if done < 0.3 else max(1e-3, cosine((done - 0.3) / 0.7))
+
+
+SCHEDULES = {
+    f.__name__: f
+    for f in (constant, cosine, step_decay, warmup_cosine, linear, exponential, one_cycle, warm_restarts)
+}
 
 
 @dataclass
@@ -83,14 +102,16 @@ class Recipe:
 
     @property
     def lr(self) -> float:
-        return self.program.rates[self.optimizer] * self.lr_factor
+        rates = self.program.rates
+        return rates["adamw" if self.optimizer == "adam" else self.optimizer] * self.lr_factor
 
 
 @dataclass
 class Record:
     """What happened: a row per optimizer step, one per epoch, checkpoints, and the truth labels need.
 
-    ``truth`` holds the loss on a large and right held-out set before training and after every epoch.
+    ``truth`` holds the loss on a large and right held-out set before training and after every epoch;
+    ``state`` what is true of the model itself (:func:`probe`), whatever was logged of it.
     """
 
     steps: list[dict[str, float]]
@@ -99,6 +120,8 @@ class Record:
     checkpoints: list[dict[str, Any]]
     hparams: dict[str, Any]
     good: float
+    state: dict[str, float] = field(default_factory=dict)
+    twin: float = math.nan  # how much of the way the same run with another learning rate left
 
     @property
     def losses(self) -> np.ndarray:
@@ -109,6 +132,8 @@ def make_optimizer(r: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     trained = [
         p for name, p in model.named_parameters() if not r.leave_out or not name.startswith(r.leave_out)
     ]
+    if r.optimizer == "adam":
+        return torch.optim.Adam(trained, lr=r.lr, foreach=True)
     if r.optimizer == "adamw":
         return torch.optim.AdamW(trained, lr=r.lr, weight_decay=r.weight_decay, foreach=True)
     momentum = r.momentum if r.optimizer == "momentum" else 0.0
@@ -139,7 +164,7 @@ def measure(r: Recipe, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, floa
     model.eval()
     output = model(x)
     row = {"val_loss": r.program.loss(output, y).item()}
-    if r.program.kind in ("classification", "language"):
+    if r.program.labelled:
         row["val_acc"] = accuracy(output, y)
     if y.dim() == 1 and not y.is_floating_point() and int(y.max()) == 1:
         said = output.argmax(-1)
@@ -147,6 +172,46 @@ def measure(r: Recipe, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, floa
         row["val_recall"] = hits / max(1.0, float((y == 1).sum()))
         row["val_f1"] = 2 * hits / max(1.0, float((said == 1).sum() + (y == 1).sum()))
     return row
+
+
+@torch.no_grad()
+def probe(r: Recipe, model: nn.Module, began: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, float]:
+    """What is true of the trained model on held-out inputs, the worst layer of each.
+
+    ``dead``: share of ReLU units or channels that no input activates; ``saturated``: share of tanh and
+    sigmoid outputs at a limit; ``growth``: norm of a weight matrix against its start; ``rank``: effective
+    rank (exponential of the entropy of the squared singular values) against the possible one; ``recall``
+    of class 1 where there are two; ``ordinary_start``: the loss of an ordinary network before training;
+    ``scale``: root mean square of a matrix against one over the root of its inputs; ``broken``: whether a
+    parameter is not finite.
+    """
+    state = {"dead": 0.0, "saturated": 0.0, "growth": 0.0, "scale": 0.0, "rank": 1.0}
+    state["broken"] = float(any(not p.isfinite().all() for p in model.parameters()))
+
+    def look(layer: nn.Module, _: Any, output: Tensor) -> None:
+        if isinstance(layer, nn.ReLU):
+            units = output.transpose(0, 1).flatten(1)
+            state["dead"] = max(state["dead"], float((units.amax(1) <= 0).float().mean()))
+        else:
+            limit = output.abs() if isinstance(layer, nn.Tanh) else (2 * output - 1).abs()
+            state["saturated"] = max(state["saturated"], float((limit > 0.97).float().mean()))
+
+    looked = [m for m in model.modules() if isinstance(m, (nn.ReLU, nn.Tanh, nn.Sigmoid))]
+    hooks = [m.register_forward_hook(look) for m in looked]
+    state["recall"] = measure(r, model, x, y).get("val_recall", math.nan)
+    for hook in hooks:
+        hook.remove()
+    for name, p in model.named_parameters():
+        if p.dim() > 1 and bool(p.isfinite().all()):
+            state["growth"] = max(state["growth"], float(p.norm() / (began[name].norm() + 1e-12)))
+            if "enter" not in name:  # embeddings have a scale of their own
+                state["scale"] = max(state["scale"], float(p.norm() / p.shape[0] ** 0.5))
+            if min(p.shape[0], p.shape[1:].numel()) >= 8:
+                power = torch.linalg.svdvals(p.flatten(1)).square()
+                share = (power / power.sum()).clamp(1e-12)
+                state["rank"] = min(state["rank"], float((-(share * share.log()).sum()).exp() / len(power)))
+    state["ordinary_start"] = measure(r, r.program.model(1.0, 0.0, nn.ReLU), x, y)["val_loss"]
+    return state
 
 
 def half_precision(model: nn.Module, scale: float) -> bool:
@@ -181,10 +246,11 @@ def fit(r: Recipe) -> Record:
     r.init(model)
     opt, seen, gen = make_optimizer(r, model), watch_layers(model, r.watch), random(r.seed)
     loss_of = r.train_loss or r.program.loss
-    classes = r.program.kind in ("classification", "language")
+    classes = r.program.labelled
     per_epoch = math.ceil(len(x) / r.batch)
     total = per_epoch * r.epochs
     record = Record([], [], [measure(r, model, *clean)["val_loss"]], [], hyperparameters(r), r.program.good)
+    began = {name: p.detach().clone() for name, p in model.named_parameters()}
     keep = {0, total // 3, 2 * total // 3, total - 1} if "checkpoints" in r.watch else set()
     scale, calm = 2.0**14, 0
     for epoch in range(r.epochs):
@@ -222,6 +288,7 @@ def fit(r: Recipe) -> Record:
         record.truth.append(measure(r, model, *clean)["val_loss"])
     if keep:
         record.checkpoints.append(snapshot(model, opt, total))
+    record.state = probe(r, model, began, *clean)
     return record
 
 

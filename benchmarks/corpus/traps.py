@@ -7,10 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from benchmarks.corpus.faults import anything
+from benchmarks.corpus.faults import anything, classes, go_back, numbers, rarely
 from benchmarks.corpus.programs import PROGRAMS, Program
-from benchmarks.corpus.training import Recipe, Record, step_decay, warm_restarts, warmup_cosine
+from benchmarks.corpus.training import (
+    Recipe,
+    Record,
+    constant,
+    one_cycle,
+    step_decay,
+    warm_restarts,
+    warmup_cosine,
+)
 from benchmarks.make_sample_logs import random
 
 Change = Callable[[Recipe], None]
@@ -18,7 +27,7 @@ Change = Callable[[Recipe], None]
 
 @dataclass(frozen=True)
 class Trap:
-    """``style`` forces a logging style, ``shown`` changes the record before it is written."""
+    """``needs`` are curves that are always logged, ``style`` forces how, ``shown`` changes what is written."""
 
     name: str
     change: Change
@@ -51,6 +60,33 @@ def tiny_held_out(r: Recipe) -> None:
     r.held_out = 12
 
 
+def label_smoothing(r: Recipe) -> None:
+    """The training loss has a floor, which the held-out loss has not."""
+    r.train_loss = lambda output, target: F.cross_entropy(output, target, label_smoothing=0.1)
+
+
+def augmented(r: Recipe) -> None:
+    """Training inputs are disturbed afresh in every batch, held-out ones are not."""
+    r.feed = lambda step, steps, x, y: (x + 0.3 * x.std() * torch.randn_like(x), y)
+
+
+def rare_but_learned(r: Recipe) -> None:
+    r.dataset = rarely(r, 0.15, 3.0)
+
+
+def clip_often(r: Recipe) -> None:
+    r.clip = 1.0
+
+
+def tanh(r: Recipe) -> None:
+    r.act = nn.Tanh
+
+
+def single_examples(r: Recipe) -> None:
+    """Some 12,000 steps of two examples."""
+    r.n, r.batch, r.epochs, r.lr_factor, r.optimizer = 1500, 2, 16, 0.1, "momentum"
+
+
 def few_points(r: Recipe) -> None:
     r.batch, r.epochs, r.lr_factor = 10, 5, 0.7
 
@@ -80,6 +116,16 @@ def higher_is_better(record: Record) -> None:
                 row[f"{split}/log_likelihood"] = -row.pop(f"{split}_loss")
 
 
+def accuracy_only(record: Record) -> None:
+    for row in (*record.steps, *record.epochs):
+        row.pop("train_loss"), row.pop("val_loss", None)
+
+
+def begins_late(record: Record) -> None:
+    """The first tenth of the run was not logged."""
+    del record.steps[: len(record.steps) // 10], record.epochs[: len(record.epochs) // 10]
+
+
 def train_only(record: Record) -> None:
     for row in record.epochs:
         for key in [k for k in row if k.startswith("val_")]:
@@ -87,10 +133,7 @@ def train_only(record: Record) -> None:
 
 
 def overlapping(record: Record) -> None:
-    """Stopped at 60 % and resumed from a checkpoint of 50 %: the steps between are written twice."""
-    n, m = len(record.steps), len(record.epochs)
-    record.steps[:] = record.steps[: int(0.6 * n)] + record.steps[n // 2 :]
-    record.epochs[:] = record.epochs[: int(0.6 * m)] + record.epochs[m // 2 :]
+    go_back(record, 0.6, 0.5)
 
 
 def parts(record: Record) -> None:
@@ -119,15 +162,43 @@ TRAPS = {
         Trap("ordinary", nothing),
         Trap("warm-up", schedule(warmup_cosine), needs=frozenset({"lr"})),
         Trap("warm-restarts", schedule(warm_restarts), style="steps"),
+        Trap("one-cycle", schedule(one_cycle), needs=frozenset({"lr"})),
+        Trap("constant-rate", schedule(constant)),
+        Trap("steps-and-epochs", nothing, style="both", needs=frozenset({"val"})),
+        Trap("label-smoothing", label_smoothing, classes, frozenset({"val"})),
+        Trap("augmented", augmented, numbers, frozenset({"val"})),
+        Trap(
+            "rare-but-learned",
+            rare_but_learned,
+            lambda p: classes(p) and not p.tokens,
+            frozenset({"val", "accuracy"}),
+        ),
+        Trap("clipped", clip_often, needs=frozenset({"grads", "hparams"})),
+        Trap("tanh-watched", tanh, lambda p: p.plain, frozenset({"layers", "saturation"})),
+        Trap(
+            "accuracy-only",
+            nothing,
+            lambda p: p.labelled,
+            frozenset({"val", "accuracy"}),
+            shown=accuracy_only,
+        ),
+        Trap("begins-late", nothing, shown=begins_late),
+        Trap(
+            "fifty-thousand-values",
+            single_examples,
+            lambda p: p.name in ("teacher-mlp", "waves-mlp"),
+            frozenset({"grads", "lr"}),
+            "every-step",
+        ),
         Trap("step-decay", schedule(step_decay)),
         Trap("small-batches", small_batches, style="steps"),
         Trap("dropout", dropout, needs=frozenset({"val"})),
-        Trap("negative-loss", nothing, fits=lambda p: p.kind == "density"),
+        Trap("negative-loss", nothing, fits=lambda p: p.good < 0),
         Trap("scale-1e6", nothing, shown=times(1e6)),
         Trap("scale-1e-6", nothing, shown=times(1e-6)),
         Trap("higher-is-better", nothing, shown=higher_is_better, fits=lambda p: p.kind == "density"),
         Trap("five-points", few_points, style="epochs"),
-        Trap("thousands-of-points", many_points, style="every-step", fits=lambda p: "letters" not in p.name),
+        Trap("thousands-of-points", many_points, style="every-step", fits=lambda p: not p.tokens),
         Trap("train-only", nothing, shown=train_only),
         Trap("resumed", long_run, shown=overlapping, style="steps"),
         Trap("tiny-validation-set", tiny_held_out, needs=frozenset({"val"})),
@@ -199,4 +270,64 @@ def bandit(seed: int) -> Record:
     return record_of(rows)
 
 
-WITHOUT_PROGRAM = {"gan": gan, "bandit": bandit}
+def critic(seed: int) -> Record:
+    """A Wasserstein critic with a gradient penalty: its loss is negative and comes nearer to zero."""
+    torch.manual_seed(seed)
+    make, judge = (
+        nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1)),
+        nn.Sequential(nn.Linear(1, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1)),
+    )
+    opts = [torch.optim.Adam(m.parameters(), lr=1e-3, betas=(0.0, 0.9)) for m in (make, judge)]
+    rows = []
+    for step in range(1000):
+        real = torch.where(torch.rand(64, 1) < 0.4, 3.0, -1.0) + 0.3 * torch.randn(64, 1)
+        fake = make(torch.randn(64, 4)).detach()
+        between = torch.lerp(real, fake, torch.rand(64, 1)).requires_grad_()
+        slope = torch.autograd.grad(judge(between).sum(), between, create_graph=True)[0]
+        away = judge(fake).mean() - judge(real).mean()
+        descend(opts[1], away + 10 * (slope.abs() - 1).square().mean())
+        row = {"step": step, "critic_loss": away.item()}
+        if step % 3 == 0:
+            g = -judge(make(torch.randn(64, 4))).mean()
+            descend(opts[0], g)
+            row["generator_loss"] = g.item()
+        rows.append(row)
+    return record_of(rows)
+
+
+def q_learning(seed: int) -> Record:
+    """Deep Q-learning of a walk along a corridor: returns rise, and the loss rises with the values learned."""
+    torch.manual_seed(seed)
+    length, gen = 8, random(seed)
+    net = nn.Sequential(nn.Linear(length, 32), nn.ReLU(), nn.Linear(32, 2))
+    opt, eye = torch.optim.Adam(net.parameters(), lr=2e-3), torch.eye(length)
+    memory: list[tuple[int, int, float, int, float]] = []
+    rows, total = [], 0
+    for episode in range(220):
+        at, gained, explore = 0, 0.0, max(0.05, 1 - episode / 100)
+        for _ in range(30):
+            free = float(torch.rand((), generator=gen)) < explore
+            action = int(torch.randint(2, (), generator=gen)) if free else int(net(eye[at]).argmax())
+            then = min(length - 1, max(0, at + (1 if action else -1)))
+            reward = 1.0 if then == length - 1 else -0.02
+            memory.append((at, action, reward, then, float(then == length - 1)))
+            at, gained, total = then, gained + reward, total + 1
+            pick = torch.randint(len(memory), (16,), generator=gen).tolist()
+            state, took, paid, new, over = (
+                torch.tensor(v) for v in zip(*(memory[i] for i in pick), strict=True)
+            )
+            with torch.no_grad():
+                goal = paid + 0.95 * (1 - over) * net(eye[new]).amax(1)
+            loss = (net(eye[state]).gather(1, took[:, None])[:, 0] - goal).square().mean()
+            descend(opt, loss)
+            if then == length - 1:
+                break
+        row = {"step": total, "rollout/ep_rew_mean": gained, "train/loss": loss.item()}
+        rows.append(row | {"rollout/exploration_rate": explore})
+    return record_of(rows)
+
+
+WITHOUT_PROGRAM: dict[str, dict[str, Callable[[int], Record]]] = {
+    "tune": {"gan": gan, "bandit": bandit},
+    "report": {"critic": critic, "q-learning": q_learning},
+}
