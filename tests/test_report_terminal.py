@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import report_fixtures as fixtures
 from rich.cells import cell_len
 
-from analyzer.model import Report, Run, RunReport, Series
+from analyzer.model import Evidence, Report, Run, RunReport, Series
 from analyzer.report import render
 from analyzer.report.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
+from analyzer.report.terminal import rule_page
 
 REPORTS = fixtures.every_report()
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -71,6 +73,41 @@ def test_many_runs_are_in_the_table_and_only_those_with_findings_in_full() -> No
     assert "Training loss became NaN (step 258" in text
     assert "seed-057" not in text
     assert "seed-057" in render(REPORTS["sixty"], "terminal", width=80, verbose=True)
+
+
+def test_names_too_long_for_the_table_lose_their_middle_once() -> None:
+    long = [f"experiments/2026/resnet50-wd1e-4-batch256-lr{i}/version_{i}" for i in range(6)]
+    runs = tuple(
+        RunReport(Run(name, name), "warning", (fixtures.finding("exploding-gradients"),)) for name in long
+    )
+    for width in (80, 120):
+        rows = [line for line in lines(Report(runs), width=width) if line.startswith("▲ warning  ")][:6]
+        names = [line.split()[2] for line in rows]
+        assert [name[-9:] for name in names] == [f"version_{i}" for i in range(6)]
+        assert all(name.count("…") == 1 and name.startswith("experi") for name in names)
+
+
+def test_measurements_are_few_unless_all_are_wanted() -> None:
+    measured = tuple(
+        Evidence(f"val_loss.{name}", 1.0, ">=", 0.5, f"measured {name}", 1.0)
+        for name in ("points", "a", "b", "c", "d", "e", "f")
+    )
+    finding = replace(fixtures.finding(), evidence=measured)
+    report = fixtures.report(RunReport(Run("r", "r"), "warning", (finding,)))
+    text = render(report, "terminal", width=80)
+    assert "measured a" in text and "measured d" in text
+    assert "measured e" not in text and "measured points" not in text and "2 more measurements" in text
+    everything = render(report, "terminal", width=80, verbose=True)
+    assert "measured f" in everything and "measured points" in everything
+
+
+def test_the_page_of_a_rule_has_headings_and_code_and_loses_nothing() -> None:
+    page = "overfitting: x\n\nProse that goes on.\n\nWhat to do\n  - a → b\n      code = [1]\n"
+    assert rule_page(page) == page
+    coloured = rule_page(page, color=True)
+    assert ANSI.sub("", coloured) == page
+    assert "\x1b[1mWhat to do\x1b[0m" in coloured and "\x1b[1mProse" not in coloured
+    assert rule_page(page, ascii_only=True) == page.replace("→", "->")
 
 
 def test_a_healthy_and_a_short_run_say_so() -> None:

@@ -8,6 +8,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -25,7 +26,7 @@ MARKDOWN = MarkdownIt("gfm-like", {"html": True, "linkify": False})
 
 def test_every_format_is_found_by_its_name() -> None:
     found = formats()
-    assert list(found) == ["csv", "html", "json", "junit", "markdown", "terminal"]
+    assert list(found) == ["csv", "github", "html", "json", "junit", "markdown", "pdf", "png", "terminal"]
     assert len({module.SUFFIX for module in found.values()}) == len(found)
 
 
@@ -40,7 +41,9 @@ def test_a_new_format_is_one_new_module(tmp_path: Path, monkeypatch: pytest.Monk
         formats.cache_clear()
 
 
-@pytest.mark.parametrize("module", formats().values(), ids=lambda m: m.NAME)
+@pytest.mark.parametrize(
+    "module", [m for m in formats().values() if m.NAME not in ("pdf", "png")], ids=lambda m: m.NAME
+)
 def test_options_of_one_format_do_not_disturb_another(module: ModuleType) -> None:
     assert module.render(REPORTS["one"], width=80, color=False, verbose=False, ascii_only=False)
 
@@ -148,6 +151,43 @@ def test_junit_shows_every_run_and_every_problem() -> None:
     assert error is not None and error.get("type") == "too-large"
 
 
+# GitHub's workflow commands
+
+
+def annotations(report: Report) -> list[tuple[str, str, str]]:
+    """(level, title, message) of each, as the runner reads them; every other line is output."""
+    found = []
+    for line in render(report, "github").splitlines():
+        match = re.fullmatch(r"::(\w+) title=([^:,]*)::(.*)", line)
+        if match:
+            found.append((match[1], unquote(match[2]), unquote(match[3])))
+        else:
+            assert "::" not in line
+    return found
+
+
+def test_annotations_come_worst_first_and_say_what_to_do() -> None:
+    found = annotations(REPORTS["mixed"])
+    assert [level for level, _, _ in found] == ["error", "error", "warning", "warning"]
+    assert found[0][1] == "fp16-lr3e-3: Training loss became NaN [nan-loss]"
+    title, message = found[2][1:]
+    assert title.startswith("exp3: Validation loss rises")
+    assert "Try: Keep the best checkpoint and stop early" in message and "Confidence 93%" in message
+    assert found[3][1] == "runs/huge.csv (too-large)"
+    assert render(REPORTS["mixed"], "github").endswith(
+        "7 runs: 2 critical, 1 warning, 2 healthy, 2 not assessed\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [*fixtures.HOSTILE, "a::error::b", "x\n::error title=owned::y", "100%0A::stop-commands::z"]
+)
+def test_no_text_becomes_a_command_of_its_own(text: str) -> None:
+    hostile = annotations(fixtures.report(fixtures.hostile_report(text)))
+    harmless = annotations(fixtures.report(fixtures.hostile_report("harmless")))
+    assert [level for level, _, _ in hostile] == [level for level, _, _ in harmless]
+
+
 # CSV
 
 
@@ -187,7 +227,22 @@ def test_negative_steps_stay_numbers() -> None:
 
 
 def test_no_output_format_loads_a_heavy_library() -> None:
-    names = ["charts", "curves", "axes", "wording", "escape", "html", "terminal", "markdown", "junit"]
+    names = [
+        "panels",
+        "html_data",
+        "figure",
+        "pdf",
+        "png",
+        "github",
+        "curves",
+        "axes",
+        "wording",
+        "escape",
+        "html",
+        "terminal",
+        "markdown",
+        "junit",
+    ]
     heavy = ("torch", "pandas", "scipy", "rich", "jinja2", "matplotlib")
     for name in names:
         module = import_module(f"analyzer.report.{name}")

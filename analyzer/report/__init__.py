@@ -1,6 +1,7 @@
 """Output formats: one module each, found by scanning this package or by an entry point.
 
-A format is a module with ``NAME``, ``SUFFIX`` and ``render(report, **options) -> str``.
+A format is a module with ``NAME``, ``SUFFIX`` and ``render(report, **options) -> str``, or bytes where it
+is no text. ``DEFAULT_FILE`` is where it goes instead of stdout when no file is named.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ def sections(insight: Insight) -> list[Section]:
         ),
         ("Seeds of one configuration", [_replicates(r) for c in cohorts for r in c.replicates]),
         ("Far worse than comparable runs", [_outlier(o, c) for c in cohorts for o in c.outliers]),
-        ("Best of comparable runs", [_winner(w, c) for c in cohorts for w in c.winners[:1] if _telling(w, c)]),
+        (
+            "Best of comparable runs",
+            [_winner(w, c) for c in cohorts for w in c.winners[:1] if _telling(w, c)],
+        ),
         ("Runs to look at", list(_odd(insight))),
     ]
     return [(title, few(sentences)) for title, sentences in told if sentences]

@@ -28,7 +28,7 @@ def render(report: Report, **_: object) -> str:
     writer.writerow(COLUMNS)
     for run in report.runs:
         for finding in run.findings:
-            writer.writerow([_cell(value) for value in _row(run, finding)])
+            writer.writerow([cell(value) for value in _row(run, finding)])
     return text.getvalue()
 
 
@@ -56,7 +56,7 @@ def _row(run: RunReport, finding: Finding) -> tuple[Cell, ...]:
     )
 
 
-def _cell(value: Cell) -> str | int | float:
+def cell(value: Cell) -> str | int | float:
     """Text that no spreadsheet takes for a formula; numbers as numbers, empty where there is none."""
     if value is None:
         return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from analyzer.model import FloatArray, IntArray, Run, Series
@@ -60,41 +58,41 @@ def ordered(series: Series) -> tuple[FloatArray, FloatArray]:
     return steps, values
 
 
-def columns(places: FloatArray, count: int) -> IntArray:
-    """The column 0…count-1 that each place (0…1, ascending) falls in."""
-    return np.clip((places * count).astype(np.int64), 0, count - 1)
+def thin(values: FloatArray, most: int) -> IntArray:
+    """Indices of about ``most`` points that keep every extreme and every NaN in sight.
 
-
-def envelope(column: IntArray, values: FloatArray) -> IntArray:
-    """Indices that keep every column's first, last, lowest and highest finite value.
-
-    ``column`` ascends. The drawn line covers the same pixels as the whole curve would.
+    Of each equal share of the curve: the first, the last, the lowest and the highest finite one, and
+    the first and last that are not finite.
     """
-    kept = [_extremes(group, values) for group in _by_column(column, values)]
-    return np.concatenate(kept) if kept else np.array([], dtype=np.int64)
+    if len(values) <= most:
+        return np.arange(len(values))
+    length = -(-len(values) // max(1, most // 4))
+    rows = np.append(values, np.full(-len(values) % length, np.nan)).reshape(-1, length)
+    firsts = np.arange(len(rows)) * length
+    finite = np.isfinite(rows)
+    low = np.where(finite, rows, np.inf).argmin(axis=1)
+    high = np.where(finite, rows, -np.inf).argmax(axis=1)
+    broken = ~finite
+    ends = [broken.argmax(axis=1), length - 1 - broken[:, ::-1].argmax(axis=1)]
+    ends = [np.where(broken.any(axis=1), end, 0) for end in ends]
+    picked = [firsts, firsts + length - 1, *(firsts + part for part in (low, high, *ends))]
+    return np.unique(np.minimum(np.concatenate(picked), len(values) - 1))
 
 
-def medians(column: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Per column with a finite value: the column, and the (upper) median of its finite values."""
-    groups = _by_column(column, values)
-    middle = [np.partition(values[g], len(g) // 2)[len(g) // 2] for g in groups]
-    return np.array([column[g[0]] for g in groups], dtype=np.int64), np.array(middle, dtype=np.float64)
+def medians(steps: FloatArray, values: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """The middle step and the median value of each of about ``count`` equal shares of the finite points.
 
-
-def _by_column(column: IntArray, values: FloatArray) -> list[IntArray]:
-    """The indices of the finite values, one array per column that has any."""
+    Fewer where a share would hold less than six points.
+    """
     finite = np.flatnonzero(np.isfinite(values))
-    cuts = (np.flatnonzero(np.diff(column[finite])) + 1).tolist()
-    bounds = [0, *cuts, len(finite)]
-    return [finite[a:b] for a, b in pairwise(bounds) if b > a]
-
-
-def _extremes(group: IntArray, values: FloatArray) -> IntArray:
-    if len(group) <= 4:
-        return group
-    part = values[group]
-    kept = {0, len(group) - 1, int(part.argmin()), int(part.argmax())}
-    return group[sorted(kept)]
+    length = max(6, -(-len(finite) // count))
+    whole = len(finite) // length * length
+    shares = [finite[:whole].reshape(-1, length), finite[whole:].reshape(1, -1)]
+    shares = [share for share in shares if share.size]
+    if not shares:
+        return finite.astype(np.float64), finite.astype(np.float64)
+    middle = np.concatenate([share[:, share.shape[1] // 2] for share in shares])
+    return steps[middle], np.concatenate([np.median(values[share], axis=1) for share in shares])
 
 
 def _split(series: Series) -> int:

@@ -1,4 +1,4 @@
-"""The report as one HTML file: no network, no scripts but its own, readable without any."""
+"""The report as one HTML file: no network, no scripts but its own, and a summary without any."""
 
 from __future__ import annotations
 
@@ -7,64 +7,48 @@ import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from analyzer.model import Evidence, LayerStats, Report, RunReport, Verdict
-from analyzer.report import charts, layers, wording
+from analyzer.model import Report, RunReport, Verdict
+from analyzer.report import wording
 from analyzer.report.escape import clip, plain_block
+from analyzer.report.html_data import NAME_LENGTH, PROBLEMS, embedded
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 NAME = "html"
 SUFFIX = ".html"
-OPEN = 3  # runs unfolded when the page opens
-MANY = 200  # runs; beyond it the healthy ones get small charts
-ROWS = 200  # of a long list or table; the rest is counted
-NAME_LENGTH = 200  # characters of a name; its middle is cut out
+DEFAULT_FILE = "report.html"
+STYLES = ("theme", "page", "table", "chart", "detail", "paper")
+SCRIPTS = (
+    "data", "elements", "state", "theme", "scales", "lines", "evidence", "chart", "steering", "code",
+    "layers", "detail", "overview", "compare", "main",
+)  # fmt: skip
+SUMMARIES = 3  # findings of a run that the summary without scripts tells
 
 
 def render(report: Report, *, title: str = "Training report", **_: object) -> str:
-    css, script = _asset("report.css"), _asset("report.js")
+    css = "\n".join(_asset(f"{name}.css") for name in STYLES)
+    script = '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
     return _template().render(
         title=title,
         css=_markup(css),
         script=_markup(script),
+        data=_markup(embedded(report)),
         policy=_policy(css, script),
-        report=report,
+        version=report.version,
         headline=_headline(report),
         worst=_worst(report),
         counts={k: n for k, n in wording.verdict_counts(report).items() if n},
-        runs=_runs(report),
+        runs=[_summary(run) for run in report.runs],
+        problems=report.problems[:PROBLEMS],
     )
 
 
-def _runs(report: Report) -> list[dict[str, Any]]:
-    many = len(report.runs) > MANY
-    return [_run(run, index, len(report.runs), many) for index, run in enumerate(report.runs, start=1)]
-
-
-def _run(report: RunReport, index: int, total: int, many: bool) -> dict[str, Any]:
-    healthy = report.verdict in ("healthy", "not-assessed")
-    run = report.run
+def _summary(report: RunReport) -> dict[str, Any]:
     return {
-        "index": index,
-        "name": run.name,
-        "path": run.path,
+        "name": report.run.name,
         "verdict": report.verdict,
-        "rank": wording.VERDICTS.index(report.verdict),
-        "top": report.findings[0].title if report.findings else "",
-        "size": wording.size(report),
-        "points": wording.points(report),
-        "open": index <= OPEN and (total <= OPEN or not healthy),
-        "thumbnail": _markup(charts.thumbnail(report)),
-        "panels": charts.run_panels(report, compact=many and healthy),
-        "findings": wording.nested(report.findings),
-        "count": len(report.findings),
-        "layers": layers.worst_first(layers.final_weights(report.layers)),
-        "not_checked": wording.not_checked(report),
-        "not_applicable": report.not_applicable,
-        "problems": report.problems,
-        "unmapped": sorted({s.tag for s in run.series if not s.role}),
-        "hyperparameters": dict(sorted(run.hyperparameters.items())),
+        "findings": report.findings[:SUMMARIES],
     }
 
 
@@ -100,7 +84,10 @@ def _worst(report: Report) -> Verdict:
 
 
 def _policy(css: str, script: str) -> str:
-    """A content security policy under which nothing but these two texts has any effect."""
+    """A content security policy under which nothing but these two texts has any effect.
+
+    Trusted types are asked for and none is allowed: not even our script can turn text into markup.
+    """
     parts = (
         "default-src 'none'",
         f"style-src '{_digest(css)}'",
@@ -108,6 +95,8 @@ def _policy(css: str, script: str) -> str:
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
     )
     return "; ".join(parts)
 
@@ -117,7 +106,8 @@ def _digest(text: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("analyzer.report").joinpath("assets", name).read_text(encoding="utf-8")
+    path = resources.files("analyzer.report").joinpath("assets", "page", name)
+    return path.read_text(encoding="utf-8")
 
 
 def _template() -> Template:
@@ -127,23 +117,11 @@ def _template() -> Template:
         autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        number=wording.number,
-        percent=wording.percent,
-        beyond=_beyond,
-        comparison=wording.comparison,
-        scope=wording.scope,
-        steps=wording.step_range,
-        framework=wording.framework,
         name=lambda text: clip(text, NAME_LENGTH),
-        safe_link=_is_link,
-        markup=_markup,
-        label=layers.label,
-        shape=_shape,
         word=wording.VERDICT_WORDS.__getitem__,
         icon=wording.ICONS.__getitem__,
     )
-    environment.globals.update(ROWS=ROWS, operators=wording.OPERATORS)
-    return environment.from_string(_asset("report.html.j2"))
+    return environment.from_string(_asset("page.html.j2"))
 
 
 def _shown(value: object) -> object:
@@ -154,20 +132,7 @@ def _shown(value: object) -> object:
 
 
 def _markup(text: str) -> str:
-    """Marks our own, already escaped HTML as such."""
+    """Marks our own, already escaped text as such."""
     from markupsafe import Markup
 
     return Markup(text)
-
-
-def _beyond(evidence: Evidence) -> str:
-    margin = evidence.margin
-    return f"+{wording.percent(margin)}" if 0 < margin < 100 else "far" if margin >= 100 else "at it"
-
-
-def _is_link(text: str) -> bool:
-    return text.startswith(("https://", "http://"))
-
-
-def _shape(layer: LayerStats) -> str:
-    return "×".join(map(str, layer.shape)) or "scalar"

@@ -94,6 +94,7 @@ def checkpoint_document(report: RunReport) -> Document:
         "schema_version": SCHEMA_VERSION,
         **{key: whole[key] for key in kept},
         "tensors": [tensor_document(layer) for layer in report.layers],
+        "activations": [asdict(layer) for layer in report.activations],
     }
 
 
@@ -101,9 +102,11 @@ def tensor_document(layer: LayerStats) -> Document:
     names = (
         "name", "group", "slot", "shape", "dtype", "count", "mean", "std", "min", "max", "abs_max", "l1",
         "l2", "zeros", "nan", "inf", "skew", "kurtosis", "quantiles", "fan_in", "unit_norm_min",
-        "unit_norm_median", "dead_units", "checkpoint",
+        "unit_norm_median", "unit_norm_max", "dead_units", "duplicate_units", "subnormal", "outliers",
+        "histogram", "histogram_range", "checkpoint",
     )  # fmt: skip
-    return {name: getattr(layer, name) for name in names}
+    spectrum = asdict(layer.spectrum) if layer.spectrum else None
+    return {**{name: getattr(layer, name) for name in names}, "spectrum": spectrum}
 
 
 def strict(value: Any) -> Any:

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from analyzer.model import Finding, LikelyCause, Problem, Remedy, Report, RunReport
+from analyzer.model import Evidence, Finding, LikelyCause, Problem, Remedy, Report, RunReport
 from analyzer.report import comparison, curves, escape, layers, wording
 from analyzer.report.escape import clip, plain, plain_block
 from analyzer.report.sparkline import sparkline
@@ -19,10 +19,12 @@ NAME = "terminal"
 SUFFIX = ".txt"
 FEW_RUNS = 5  # up to this many are all shown in full
 TABLE_ROWS = 40
+EVIDENCE = 4  # measurements of a finding
 CAUSES = 2
 PROBLEMS = 5
 NARROWEST, WIDEST = 40, 120
 LAYER_ROWS = 10
+HEADING = 50  # characters; longer lines are prose
 ROOMY = 110  # columns that hold a title beside the run's name
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("verdict", "left"), ("run", "left"), ("top finding", "left"), ("main curve", "left"),
@@ -89,6 +91,17 @@ def text_of(console: Console) -> str:
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
 
+def rule_page(text: str, *, color: bool = False, ascii_only: bool = False) -> str:
+    """The page of a rule for a terminal: its headings stand out."""
+    look = Look(WIDEST, ascii_only, True)
+    console = open_console(look, color)
+    for line in text.splitlines():
+        heading = line[:1].isupper() and len(line) < HEADING and not line.endswith((".", ","))
+        code = line.startswith("      ")
+        console.print(_text(look.block(line), "bold" if heading else "cyan" if code else ""), soft_wrap=True)
+    return text_of(console)
+
+
 def open_console(look: Look, color: bool) -> Console:
     from rich.console import Console
 
@@ -116,35 +129,39 @@ def _table(console: Console, look: Look, report: Report) -> None:
 
     rows = report.runs if look.verbose else report.runs[:TABLE_ROWS]
     cells = [_row(look, run) for run in rows]
+    widths = _widths(look, cells)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for (name, justify), width in zip(COLUMNS, _widths(look, cells), strict=True):
+    for (name, justify), width in zip(COLUMNS, widths, strict=True):
         overflow: OverflowMethod = "crop" if look.ascii else "ellipsis"
         table.add_column(name, width=width, no_wrap=True, justify=justify, overflow=overflow)
-    for row in cells:
-        table.add_row(*row)
+    for run, row in zip(rows, cells, strict=True):
+        styles = (STYLES[run.verdict], "", "", "dim", "")
+        row[1] = clip(row[1], widths[1] - 2 * look.ascii)  # in ASCII the ellipsis takes three
+        table.add_row(*(_styled(look, text, style) for text, style in zip(row, styles, strict=True)))
     console.print()
     console.print(table)
     if len(rows) < len(report.runs):
         console.print(look.line(f"… and {len(report.runs) - len(rows)} more runs"))
 
 
-def _widths(look: Look, cells: list[list[Text]]) -> list[int]:
-    """The name and the finding share what the others leave; a short name leaves more."""
-    widest = [max(len(name), *(row[i].cell_len for row in cells)) for i, (name, _) in enumerate(COLUMNS)]
+def _widths(look: Look, cells: list[list[str]]) -> list[int]:
+    """The name and the finding share what the others leave; each leaves what it does not need."""
+    from rich.cells import cell_len
+
+    widest = [max(len(name), *(cell_len(row[i]) for row in cells)) for i, (name, _) in enumerate(COLUMNS)]
     verdict, name, finding, curve, points = widest
     free = max(look.width - verdict - curve - points - 8, 20)
-    name = min(name, max(free // 2, free - finding))
+    name = min(name, max(free * (5 if look.width >= ROOMY else 6) // 10, free - finding))
     return [verdict, name, min(finding, free - name), curve, points]
 
 
-def _row(look: Look, run: RunReport) -> list[Text]:
-    verdict = f"{look.sign(run.verdict)} {wording.VERDICT_WORDS[run.verdict]}"
+def _row(look: Look, run: RunReport) -> list[str]:
     return [
-        _styled(look, verdict, STYLES[run.verdict]),
-        _styled(look, clip(plain(run.run.name), look.width // 3)),
-        _styled(look, _top(look, run)),
-        _styled(look, _spark(look, run, 16 if look.width >= 76 else 8), "dim"),
-        _styled(look, wording.number(wording.points(run))),
+        f"{look.sign(run.verdict)} {wording.VERDICT_WORDS[run.verdict]}",
+        look.line(run.run.name),
+        look.line(_top(look, run)),
+        _spark(look, run, 16 if look.width >= ROOMY else 8),
+        wording.number(wording.points(run)),
     ]
 
 
@@ -240,13 +257,23 @@ def _finding(console: Console, look: Look, finding: Finding) -> None:
     _say(console, look, finding.summary, 4)
     if finding.severity == "info" and not look.verbose:  # worth knowing, nothing to change
         return
-    for evidence in finding.evidence:
-        _hanging(console, look, "·" if not look.ascii else "-", evidence.text, 4)
+    _evidence(console, look, finding.evidence)
     _causes(console, look, finding.causes)
     _remedies(console, look, finding.remedies)
     if look.verbose:
         for text in finding.false_positives:
             _say(console, look, f"False alarm when: {text}", 4, "dim")
+
+
+def _evidence(console: Console, look: Look, evidence: tuple[Evidence, ...]) -> None:
+    """What was measured; unless all is wanted, not that enough was logged, and the first few."""
+    telling = [e for e in evidence if look.verbose or not e.feature.endswith(".points")]
+    shown = telling if look.verbose else telling[:EVIDENCE]
+    for item in shown:
+        _hanging(console, look, "-" if look.ascii else "·", item.text, 4)
+    if len(shown) < len(telling):
+        more = wording.counted(len(telling) - len(shown), "more measurement")
+        _say(console, look, f"{more} with --verbose", 6, "dim")
 
 
 def _explained(console: Console, look: Look, finding: Finding) -> None:

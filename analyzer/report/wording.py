@@ -59,6 +59,12 @@ def comparison(evidence: Evidence) -> str:
     return f"{number(evidence.value)} {sign} {number(evidence.threshold)}"
 
 
+def beyond(evidence: Evidence) -> str:
+    """How far beyond its threshold a measurement lies: ``+740%``, ``far``, ``at it``."""
+    margin = evidence.margin
+    return f"+{percent(margin)}" if 0 < margin < 100 else "far" if margin >= 100 else "at it"
+
+
 def step_range(steps: tuple[float, float] | None) -> str:
     """``step 100``, ``steps 100–400`` or nothing."""
     if steps is None or not all(map(math.isfinite, steps)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
@@ -10,6 +11,8 @@ from analyzer.rulebook.conditions import leaves
 from analyzer.rulebook.fill import Specs, fill_code
 
 WIDTH = 96
+PLACEHOLDER = re.compile(r"\{([^{}:]*)(?::[^{}]*)?\}")
+EXPECTED = {"fires": "fires", "quiet": "stays quiet", "not_applicable": "not checked"}
 NAMES = {
     "pytorch": "PyTorch",
     "lightning": "Lightning",
@@ -31,14 +34,16 @@ def page(rule: Rule, specs: Specs) -> str:
         [f"{rule.id}: {rule.title}"],
         [f"{rule.severity}, {rule.family}; speaks of a {rule.scope}; confidence {rule.confidence:.0%}"],
         _wrapped(rule.why),
+        _titled("Likely causes", _listed(_cause(cause) for cause in rule.causes)),
+        _titled("What to do", [line for remedy in rule.remedies for line in _remedy(remedy, specs)]),
+        _titled("May be wrong when", _listed(rule.false_positives)),
+        _titled("Examples", _examples(rule)),
         _titled("Applies when", _condition_lines(rule, rule.applies_when)),
         _titled("Fires when", _condition_lines(rule, rule.when)),
         _titled("Thresholds", _thresholds(rule)),
         _titled("Measured", _measured(rule, specs)),
-        _titled("Likely causes", _listed(_cause(cause) for cause in rule.causes)),
-        _titled("What to do", [line for remedy in rule.remedies for line in _remedy(remedy, specs)]),
-        _titled("May be wrong when", _listed(rule.false_positives)),
         _titled("Explains", _listed(rule.explains)),
+        _titled("To leave it out, or to look for nothing else", _choices(rule)),
         _titled("References", [f"  - {reference}" for reference in rule.references]),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
@@ -87,12 +92,26 @@ def _measured(rule: Rule, specs: Specs) -> list[str]:
 
 
 def _cause(cause: Cause) -> str:
-    return f"{cause.text} (before the evidence: {cause.weight:.0%})"
+    return f"{_unfilled(cause.text)} (before the evidence: {cause.weight:.0%})"
+
+
+def _unfilled(text: str) -> str:
+    """The text with its placeholders as the names of what a run's report has there."""
+    return PLACEHOLDER.sub(r"<\1>", text)
+
+
+def _examples(rule: Rule) -> list[str]:
+    """The rule's own tests: what it must say of which curves."""
+    return [f"  {EXPECTED[test.expect]:<13}{test.name}" for test in rule.tests if test.expect in EXPECTED]
+
+
+def _choices(rule: Rule) -> list[str]:
+    return [f"  analyze PATH --ignore {rule.id}", f"  analyze PATH --select {rule.id}"]
 
 
 def _remedy(remedy: Remedy, specs: Specs) -> Iterator[str]:
-    yield from _wrapped(f"{remedy.title} (effort: {remedy.effort})", "    ", "  - ")
-    yield from _wrapped(remedy.text, "    ")
+    yield from _wrapped(f"{_unfilled(remedy.title)} (effort: {remedy.effort})", "    ", "  - ")
+    yield from _wrapped(_unfilled(remedy.text), "    ")
     for framework, code in remedy.snippets.items():
         yield f"    {NAMES.get(framework, framework)}:"
         yield from textwrap.indent(fill_code(code, {}, specs), "      ").splitlines()
