@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyzer._version import __version__
 
 if TYPE_CHECKING:
-    from analyzer.model import Checkpoint, Finding, LayerStats, Report, Run, Series
+    from pandas import DataFrame
 
-__all__ = ["__version__", "analyze", "diagnose", "inspect_checkpoint", "read"]
+    from analyzer.auditing.course import Audit
+    from analyzer.model import Checkpoint, Finding, LayerStats, Run
+    from analyzer.notebook import Report
+
+__all__ = ["__version__", "analyze", "audit", "diagnose", "inspect_checkpoint", "read"]
 
 StrPath = str | PathLike[str]
 
@@ -28,7 +32,7 @@ def read(path: StrPath | Sequence[StrPath], *, roles: Mapping[str, str] | None =
     why there is no run at all. A folder that holds nothing of the kind gives an empty list.
     """
     from analyzer.errors import IngestError
-    from analyzer.pipeline import read_runs
+    from analyzer.reading import read_runs
 
     runs, problems = read_runs(_paths(path), roles)
     told = [problem for problem in problems if problem.kind not in ("passed-over", "no-logs")]
@@ -48,7 +52,7 @@ def analyze(
     ``rules`` are folders of further rules. Raises :class:`analyzer.errors.RuleError` when one of
     them is broken.
     """
-    from analyzer import pipeline
+    from analyzer import notebook, pipeline
     from analyzer.model import Run
     from analyzer.rulebook import load_rules
 
@@ -57,48 +61,64 @@ def analyze(
     runs = [item for item in given if isinstance(item, Run)]
     paths = _paths([item for item in given if not isinstance(item, Run)])
     report = pipeline.analyze_paths(paths, loaded, roles)
-    if not runs:
-        return report
-    return pipeline.to_report(
-        [*report.runs, *(pipeline.diagnose_run(r, loaded) for r in runs)], report.problems
+    if runs:
+        diagnosed = (pipeline.diagnose_run(r, loaded) for r in runs)
+        report = pipeline.to_report([*report.runs, *diagnosed], report.problems)
+    return notebook.of(report)
+
+
+def audit(
+    root: StrPath | Sequence[StrPath],
+    *,
+    jobs: int | None = None,
+    ledger: StrPath | None = None,
+    rules: Iterable[StrPath] = (),
+    roles: Mapping[str, str] | None = None,
+    where: str = "",
+    limit: int | None = None,
+    since: float | None = None,
+) -> Audit:
+    """Diagnose all runs below ``root``, reading only what changed since the last time.
+
+    ``jobs`` processes (default: the cores there are) do the work; ``ledger`` is the file in which it is
+    remembered (default: ``.analyzer/audit.sqlite`` in ``root``). ``where`` is a condition on
+    hyperparameters, ``limit`` takes the runs changed last, ``since`` those changed after that time
+    (seconds since 1970). Raises :class:`analyzer.errors.AnalyzerError` with what to do about it.
+    """
+    from pathlib import Path
+
+    from analyzer.auditing import course
+    from analyzer.auditing.engines import Engine, cores
+
+    options = course.Options(
+        engine=Engine(jobs=jobs or cores()),
+        ledger=None if ledger is None else Path(ledger),
+        limit=limit,
+        since=since,
+        where=where,
+        rules=tuple(map(str, _paths(list(rules)))),
+        roles=tuple((roles or {}).items()),
     )
+    return course.audit(_paths(root), options)
 
 
 def diagnose(
-    curves: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Sequence[float]] | DataFrame | Iterable[Mapping[str, Any]],
     *,
     steps: Sequence[float] | None = None,
     hyperparameters: Mapping[str, str | int | float | bool | None] | None = None,
 ) -> list[Finding]:
-    """Findings for curves in memory, keyed by role (``train_loss``) or by tag.
+    """Findings for curves in memory: a dictionary, a DataFrame, or rows such as a trainer's log history.
 
-    ``steps`` is shared by all curves and defaults to 0, 1, 2, ...; a curve may end before it does.
+    Keys and columns are roles (``train_loss``) or tags. ``steps`` is shared by all curves of a dictionary
+    and defaults to 0, 1, 2, ...; a curve may end before it does; see :func:`analyzer.memory.run_of`.
     Raises ValueError for what is no curve.
     """
-    from analyzer.assemble import ordered
-    from analyzer.model import Run
+    from analyzer.memory import run_of
     from analyzer.pipeline import diagnose_run
-    from analyzer.roles import ROLES, with_roles
     from analyzer.rulebook import load_rules
 
-    series = [_series(tag, values, steps) for tag, values in curves.items()]
-    named = with_roles(series, {tag: tag for tag in curves if tag in ROLES})
-    run = Run("run", "", tuple(ordered(s) for s in named), hyperparameters=dict(hyperparameters or {}))
-    return list(diagnose_run(run, load_rules()).findings)
-
-
-def _series(tag: str, values: Sequence[float], steps: Sequence[float] | None) -> Series:
-    import numpy as np
-
-    from analyzer.model import Series
-
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"{tag}: a curve has one axis, not {array.ndim}")
-    axis = np.arange(len(array)) if steps is None else np.asarray(steps)[: len(array)]
-    if len(axis) < len(array):
-        raise ValueError(f"{tag}: {len(array)} values and only {len(axis)} steps")
-    return Series(tag, axis.astype(np.float64), array)
+    return list(diagnose_run(run_of(curves, steps, hyperparameters), load_rules()).findings)
 
 
 def inspect_checkpoint(path: StrPath) -> tuple[Checkpoint, list[LayerStats]]:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyzer._version import __version__
+from analyzer.auditing.commands import audit_group
 
 if TYPE_CHECKING:
-    from analyzer.model import Report, Rule
+    from analyzer.model import Report, Rule, RunReport
+    from analyzer.pipeline import Forward
 
-FORMATS = ("terminal", "html", "json", "markdown", "junit", "csv")
+FORMATS = ("terminal", "html", "json", "markdown", "junit", "github", "csv", "png", "pdf")
 FAIL_LEVELS = ("never", "info", "warning", "critical")
 EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING = 1, 2, 3
 
@@ -54,11 +56,18 @@ class PathOrCommand(click.Group):
         if not Path(word).exists() or "--help" in rest or "-h" in rest:
             return True
         if isinstance(command, click.Group):
-            return bool(rest) and rest[0] in command.commands
+            return bool(rest) and (rest[0] in command.commands or self._asks_more(command, rest))
         own = {name for param in command.params for name in param.opts}
         foreign = any(a.startswith("-") and a.partition("=")[0] not in own for a in rest)
         words = [a for a in rest if not a.startswith("-")]
         return bool(words) and not foreign and not Path(words[0]).is_dir()
+
+    def _asks_more(self, group: click.Group, rest: Sequence[str]) -> bool:
+        """Whether an option follows that the group's command for paths has, and the diagnosis has not."""
+        ours, theirs = (found.commands.get(DIAGNOSIS) for found in (self, group))
+        known = {name for param in ours.params for name in param.opts} if ours else set()
+        more = {name for param in theirs.params for name in param.opts} - known if theirs else set()
+        return any(word.partition("=")[0] in more for word in rest)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("analyze", "PATH... [OPTIONS]\n       analyze COMMAND [ARGS]...")
@@ -82,6 +91,7 @@ def cli() -> None:
     \b
     analyze runs/                     diagnose every run below a folder
     analyze runs/ --report html       the same as a self-contained page
+    analyze audit ~/experiments       thousands of runs: what ails them, what the sick share
     analyze checkpoint best.ckpt      what is in a checkpoint, and what is wrong with it
     analyze rules list                everything that can be diagnosed
     """
@@ -209,14 +219,15 @@ def _progress() -> Any:
 
 
 def _targets(output: Path | None, names: Sequence[str]) -> dict[str, Path | None]:
-    """Where each format goes: None is stdout. HTML goes to a file unless stdout is asked for."""
+    """Where each format goes: None is stdout. Pages and pictures go to a file unless stdout is asked for."""
     from analyzer.report import formats as known
 
     suffixes = {name: known()[name].SUFFIX for name in dict.fromkeys(names)}
     targets: dict[str, Path | None] = dict.fromkeys(suffixes)
-    if output is None and "html" in targets:
-        targets["html"] = Path("report.html")
-    elif output is not None and str(output) != "-":
+    if output is None:
+        files = {name: getattr(known()[name], "DEFAULT_FILE", None) for name in targets}
+        targets |= {name: Path(file) for name, file in files.items() if file}
+    elif str(output) != "-":
         stem = output / "report" if output.is_dir() else output
         own = len(targets) == 1 and stem is output
         kept = stem.with_suffix("") if stem.suffix in {m.SUFFIX for m in known().values()} else stem
@@ -229,17 +240,23 @@ def _targets(output: Path | None, names: Sequence[str]) -> dict[str, Path | None
 
 
 def _write(report: Report, targets: Mapping[str, Path | None], verbose: bool) -> None:
+    from analyzer.errors import AnalyzerError
     from analyzer.report import formats as known
 
     for name, target in targets.items():
         options = _terminal_options(target is None) if name == "terminal" else {}
-        text = known()[name].render(report, verbose=verbose, **options)
+        try:
+            text = known()[name].render(report, verbose=verbose, **options)
+        except AnalyzerError as error:
+            click.echo(f"{name} report: {error}", err=True)
+            sys.exit(EXIT_USAGE)
         if target is None:
             _print(text)
             continue
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8", errors="backslashreplace")
+            kept = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+            target.write_bytes(kept)
         except OSError as error:
             click.echo(f"{target}: cannot be written: {error.strerror}", err=True)
             sys.exit(EXIT_USAGE)
@@ -247,16 +264,18 @@ def _write(report: Report, targets: Mapping[str, Path | None], verbose: bool) ->
 
 
 def _terminal_options(to_stdout: bool) -> dict[str, Any]:
-    import os
     import shutil
 
-    stream = sys.stdout
-    color = to_stdout and stream.isatty() and not os.environ.get("NO_COLOR")
-    return {
-        "color": color,
-        "width": shutil.get_terminal_size((80, 24)).columns,
-        "ascii_only": not _encodes(stream),
-    }
+    look = _look() if to_stdout else {**_look(), "color": False}
+    return {**look, "width": shutil.get_terminal_size((80, 24)).columns}
+
+
+def _look() -> dict[str, bool]:
+    """Whether stdout shows colours, and whether only ASCII."""
+    import os
+
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return {"color": color, "ascii_only": not _encodes(sys.stdout)}
 
 
 def _encodes(stream: Any) -> bool:
@@ -267,7 +286,10 @@ def _encodes(stream: Any) -> bool:
     return True
 
 
-def _print(text: str) -> None:
+def _print(text: str | bytes) -> None:
+    if isinstance(text, bytes):
+        sys.stdout.buffer.write(text)
+        return
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(text.encode(encoding, "replace").decode(encoding), nl=not text.endswith("\n"), color=True)
 
@@ -279,11 +301,28 @@ def _say_nothing_read(report: Report, paths: Sequence[str]) -> None:
     named = ", ".join(plain(masked(p)) for p in paths)
     click.echo(f"Nothing could be read at {named}.", err=True)
     for problem in report.problems[:20]:
-        click.echo(f"  {plain(problem.path)}: {plain(problem.message)}", err=True)
+        hint = _similar(problem.path) if problem.kind == "missing" else ""
+        click.echo(f"  {plain(problem.path)}: {plain(problem.message)}{plain(hint)}", err=True)
     if len(report.problems) > 20:
         click.echo(f"  and {len(report.problems) - 20} more", err=True)
     if not report.problems:
-        click.echo("  No training log and no checkpoint was found there.", err=True)
+        click.echo(
+            "  No training log and no checkpoint was found there. Give the folder of a run or of", err=True
+        )
+        click.echo("  several, or a log itself: event files, CSV, JSON, console output and more.", err=True)
+
+
+def _similar(path: str) -> str:
+    """``; did you mean …`` for a path whose folder holds something of a similar name."""
+    from difflib import get_close_matches
+
+    given = Path(path)
+    try:
+        beside = [entry.name for entry in given.parent.iterdir()]
+    except OSError:
+        return ""
+    close = get_close_matches(given.name, beside, 1)
+    return f"; did you mean {given.with_name(close[0])}?" if close else ""
 
 
 def _exit_code(report: Report, fail_on: str) -> int:
@@ -297,7 +336,11 @@ def _exit_code(report: Report, fail_on: str) -> int:
 
 @cli.command("checkpoint")
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("--json", "json_output", is_flag=True, help="One JSON object on stdout, or a list of them.")
+@click.option("--json", "form", flag_value="json", help="One JSON object on stdout (with --each a list).")
+@click.option("--csv", "form", flag_value="csv", help="One row per tensor on stdout.")
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path), help="Write a page with heat strips and histograms."
+)
 @click.option("--layer", "pattern", metavar="GLOB", help="Only tensors whose name matches.")
 @click.option(
     "--sort",
@@ -305,6 +348,20 @@ def _exit_code(report: Report, fail_on: str) -> int:
     type=click.Choice(("worst", "name", "size", "depth")),
     default="worst",
     show_default=True,
+)
+@click.option("--each", is_flag=True, help="Report several files one by one instead of comparing them.")
+@click.option("--spectral", is_flag=True, help="Singular values, too: ranks and tail of every weight matrix.")
+@click.option(
+    "--model",
+    metavar="PACKAGE.MODULE:FACTORY",
+    help="Measure activations: run this model of yours, filled with the weights. Executes your code.",
+)
+@click.option("--inputs", type=click.Path(path_type=Path), help="A batch to run on: .pt, .npz, .npy or .csv.")
+@click.option(
+    "--run",
+    "run_file",
+    is_flag=True,
+    help="Run the graph in a TorchScript or torch.export file that you trust.",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Every tensor, all remedies.")
 @click.option(
@@ -315,29 +372,91 @@ def _exit_code(report: Report, fail_on: str) -> int:
     help="Exit with 1 when a finding is at least this severe.",
 )
 def checkpoint_command(
-    files: tuple[str, ...], json_output: bool, pattern: str | None, order: Any, verbose: bool, fail_on: str
+    files: tuple[str, ...],
+    form: str | None,
+    page: Path | None,
+    pattern: str | None,
+    order: Any,
+    each: bool,
+    spectral: bool,
+    model: str | None,
+    inputs: Path | None,
+    run_file: bool,
+    verbose: bool,
+    fail_on: str,
 ) -> None:
-    """Statistics and findings of a checkpoint, tensor by tensor; nothing in it is executed."""
+    """What is in a checkpoint and what is wrong with it; nothing in it is executed.
+
+    Two files are compared tensor by tensor, more are followed along the run.
+    """
+    from analyzer.pipeline import Forward, to_report
+
+    if inputs and not (model or run_file):
+        raise click.UsageError("--inputs goes with --model or --run.")
+    if len(files) > 1 and not each:
+        _compare_checkpoints(files, form, pattern, verbose)
+        return
+    forward = Forward(inputs, model or "") if model or run_file else None
+    reports = _checkpoint_reports(files, spectral, forward)
+    if not reports:
+        sys.exit(EXIT_NOTHING)
+    if page:
+        _write(to_report(reports, ()), {"html": page}, verbose)
+    if form or not page:
+        _print(_checkpoints_shown(reports, form, pattern, order, verbose, spectral, len(files) > 1))
+    sys.exit(_exit_code(to_report(reports, ()), fail_on))
+
+
+def _checkpoint_reports(files: Sequence[str], spectral: bool, forward: Forward | None) -> list[RunReport]:
+    """Of those that can be read; why the others cannot goes to stderr."""
     from analyzer.errors import AnalyzerError
-    from analyzer.pipeline import diagnose_checkpoint, to_report
-    from analyzer.report.checkpoint import as_json, as_text
+    from analyzer.pipeline import diagnose_checkpoint
     from analyzer.report.escape import plain
 
     rules, reports = _rules(()), []
     for file in files:
         try:
-            reports.append(diagnose_checkpoint(file, rules))
+            reports.append(diagnose_checkpoint(file, rules, spectral, forward))
         except (AnalyzerError, OSError) as error:
             click.echo(plain(str(error)), err=True)
-    if not reports:
-        sys.exit(EXIT_NOTHING)
-    if json_output:
+    return reports
+
+
+def _checkpoints_shown(
+    reports: Sequence[RunReport],
+    form: str | None,
+    pattern: str | None,
+    order: Any,
+    verbose: bool,
+    spectral: bool,
+    several: bool,
+) -> str:
+    from analyzer.report.checkpoint import as_csv, as_json, as_text
+
+    if form == "csv":
+        return "\n".join(as_csv(report, pattern, order) for report in reports)
+    if form == "json":
         documents = [as_json(report, pattern, order) for report in reports]
-        _print(documents[0] if len(files) == 1 else f"[{','.join(documents)}]")
-    else:
-        look = _terminal_options(True)
-        _print("\n".join(as_text(report, pattern, order, verbose=verbose, **look) for report in reports))
-    sys.exit(_exit_code(to_report(reports, ()), fail_on))
+        return f"[{','.join(documents)}]" if several else documents[0]
+    look = _terminal_options(True) | {"verbose": verbose, "spectral": spectral}
+    return "\n".join(as_text(report, pattern, order, **look) for report in reports)
+
+
+def _compare_checkpoints(files: Sequence[str], form: str | None, pattern: str | None, verbose: bool) -> None:
+    from analyzer.checkpoints.changes import WEIGHTS
+    from analyzer.errors import AnalyzerError
+    from analyzer.pipeline import compare_checkpoints
+    from analyzer.report.checkpoint_changes import matching, render
+    from analyzer.report.escape import plain
+
+    try:
+        groups = (*WEIGHTS, "optimizer") if verbose else WEIGHTS
+        held, changes, paths = compare_checkpoints(files, groups)
+    except (AnalyzerError, OSError) as error:
+        click.echo(plain(str(error)), err=True)
+        sys.exit(EXIT_NOTHING)
+    look = _terminal_options(True) | {"verbose": verbose}
+    _print(render(held, matching(changes, pattern), matching(paths, pattern), form, **look))
 
 
 @cli.group("rules")
@@ -362,12 +481,35 @@ def rules_list(folders: tuple[Path, ...]) -> None:
 )
 def rules_show(rule_id: str, folders: tuple[Path, ...]) -> None:
     """What a rule means, when it fires and what it advises."""
+    from analyzer.report.terminal import rule_page
     from analyzer.rulebook import explain
 
-    _print(explain(_rules(folders, [rule_id])[0]))
+    _print(rule_page(explain(_rules(folders, [rule_id])[0]), **_look()))
 
 
 cli.add_command(rules_show, "explain")
+
+
+@rules_group.command("new")
+@click.argument("rule_id", metavar="ID")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("my-rules"),
+    show_default=True,
+    help="Where to put it.",
+)
+def rules_new(rule_id: str, folder: Path) -> None:
+    """Write a rule to start from: complete, commented, passing its own tests."""
+    from analyzer.errors import AnalyzerError
+    from analyzer.rulebook.scaffold import new_rule
+
+    try:
+        path = new_rule(rule_id, folder, {rule.id for rule in _rules(())})
+    except AnalyzerError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_USAGE)
+    click.echo(f"{path}\nChange it, then: analyze rules test {folder}")
 
 
 @rules_group.command("check")
@@ -409,6 +551,13 @@ def rules_test(folder: Path | None, verbose: bool) -> None:
     sys.exit(EXIT_FOUND if failed else 0)
 
 
+cli.add_command(audit_group)
+
+
 def main() -> None:
     """Entry point of ``analyze``."""
+    import os
+
+    # numpy's BLAS would start threads for small products, which wait for one another on a busy machine
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cli(prog_name="analyze")

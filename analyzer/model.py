@@ -146,6 +146,27 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Singular values σ of a weight matrix (σ₁ ≥ σ₂ ≥ …), kernels as output units times inputs.
+
+    ``stable_rank`` is Σσ²/σ₁², ``effective_rank`` the exponential of the entropy of σ/Σσ (Roy &
+    Vetterli 2007): at most the smaller side. ``tail_exponent`` is that of a power law fitted to the
+    ``tail_count`` largest σ², ``tail_distance`` its Kolmogorov-Smirnov distance; None where it was
+    not fitted. ``exact`` is False where the effective rank is a stochastic estimate.
+    """
+
+    rows: int
+    columns: int
+    largest: float
+    stable_rank: float
+    effective_rank: float
+    tail_exponent: float | None = None
+    tail_distance: float | None = None
+    tail_count: int | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class LayerStats:
     """Statistics of one tensor of one checkpoint.
 
@@ -178,6 +199,81 @@ class LayerStats:
     unit_norm_median: float | None = None
     dead_units: int | None = None
     checkpoint: str = ""
+    subnormal: int = 0
+    outliers: float | None = None  # share beyond six standard deviations from the mean
+    unit_norm_max: float | None = None
+    duplicate_units: int | None = None  # equal to an earlier one, dead ones left out
+    histogram: tuple[int, ...] = ()  # counts in equal bins over the range, the rest in the end bins
+    histogram_range: tuple[float, float] | None = None
+    spectrum: Spectrum | None = None
+    unit_norms: FloatArray | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """One tensor of two checkpoints: added, removed, reshaped, changed or identical (bit for bit).
+
+    ``relative`` is ‖w₁ − w₀‖ / ‖w₀‖, ``cosine`` that of the angle between them, ``largest`` the largest
+    absolute difference; None where undefined: w₀ is zero, an element is not finite, shapes differ.
+    """
+
+    name: str
+    group: str
+    status: str
+    shape: tuple[int, ...]
+    shape_before: tuple[int, ...] = ()
+    slot: str = ""
+    norm: float | None = None
+    norm_before: float | None = None
+    relative: float | None = None
+    cosine: float | None = None
+    largest: float | None = None
+    parameter: bool = True  # as far as its name and element type tell; False for buffers
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPath:
+    """One tensor through several checkpoints, in their order; None where undefined.
+
+    ``travelled`` is the distance from the first, ``moved`` that from the one before (None for the
+    first), both relative to the first's norm; ``cosine`` that of the angle to the first.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    norms: tuple[float | None, ...]
+    travelled: tuple[float | None, ...]
+    moved: tuple[float | None, ...]
+    cosine: tuple[float | None, ...]
+    frozen: bool  # never changed a bit
+    parameter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationStats:
+    """What one layer of a model gave out on given inputs, in the order of the forward pass.
+
+    Moments, minimum and maximum are over the finite elements, None where there is none. ``saturated`` is
+    the share within a hundredth of the limits of a bounded activation, None for others. ``dead_units``
+    are output units (of ``units``) that were zero for every sample and position, None where the output
+    has no such axis. ``origin`` is True where non-finite values appear although none came in.
+    """
+
+    layer: str
+    kind: str  # the layer's class or operation
+    shape: tuple[int, ...]  # of one call's output
+    count: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    zeros: float  # share
+    nan: int
+    inf: int
+    saturated: float | None = None
+    units: int | None = None
+    dead_units: int | None = None
+    origin: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -420,6 +516,7 @@ class RunReport:
     features: Features = field(default_factory=dict)
     layers: tuple[LayerStats, ...] = ()
     waste: Waste | None = None
+    activations: tuple[ActivationStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,25 +5,42 @@ A file, run or rule that fails costs only itself: it becomes a problem of its ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analyzer._version import __version__
-from analyzer.assemble import assemble
 from analyzer.checkpoints import open_checkpoint
+from analyzer.checkpoints.changes import WEIGHTS, difference, trajectory
+from analyzer.checkpoints.spectral import with_spectra
 from analyzer.checkpoints.statistics import layer_stats
-from analyzer.discover import LONE_CONFIG, Group, about_anything, discover, passed_over_problem
+from analyzer.errors import AnalyzerError
 from analyzer.features import compute, specs
 from analyzer.insight import insight, member, waste
-from analyzer.model import SEVERITIES, Checkpoint, LayerStats, Problem, Report, Rule, Run, RunReport
+from analyzer.model import (
+    SEVERITIES,
+    ActivationStats,
+    Checkpoint,
+    LayerStats,
+    Problem,
+    Report,
+    Rule,
+    Run,
+    RunReport,
+    Series,
+    TensorChange,
+    TensorPath,
+)
+from analyzer.reading import Progress, internal, iter_runs
+from analyzer.reading import read_runs as read_runs
+from analyzer.reading import run_name as run_name
+from analyzer.reading import runs_of as runs_of
 from analyzer.remote import local_copies, local_file
 from analyzer.rulebook import diagnose, load_rules, verdict
 
 VERDICTS = (*SEVERITIES, "healthy", "not-assessed")
 STATISTICS_BYTES = 4 << 30  # of tensors read per run without being asked for checkpoints
-
-Progress = Callable[[int, int, str], None]
 
 
 def analyze_paths(
@@ -43,86 +60,13 @@ def analyze_paths(
         return copies.shown(to_report(reports, problems))
 
 
-def read_runs(
-    paths: Sequence[str | Path], roles: Mapping[str, str] | None = None
-) -> tuple[list[Run], list[Problem]]:
-    """The runs below ``paths``, and what could not be read outside any run.
-
-    Files that were fetched or unpacked stay as long as a tensor of these runs may be asked for.
-    """
-    with local_copies(paths, keep=True) as copies:
-        runs = list(iter_runs(copies.paths, copies.problems, roles))
-        return copies.kept(copies.shown(runs)), copies.shown(copies.problems)
-
-
-def iter_runs(
-    paths: Sequence[Path],
-    problems: list[Problem],
-    roles: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Run]:
-    """The runs below ``paths``, one at a time; what belongs to none of them goes to ``problems``."""
-    found = discover(paths)
-    problems += found.problems
-    passed_over = list(found.passed_over)
-    for i, group in enumerate(found.groups):
-        if progress:
-            progress(i, len(found.groups), group.path.as_posix())
-        yield from runs_of(group, paths, roles or {}, problems, passed_over)
-    if passed_over:
-        problems.append(passed_over_problem(passed_over))
-
-
-def runs_of(
-    group: Group,
-    paths: Sequence[Path],
-    roles: Mapping[str, str],
-    problems: list[Problem],
-    passed_over: list[Path],
-) -> Iterator[Run]:
-    """The runs of one group; of one without any curve or checkpoint only the problems are left."""
-    try:
-        runs = assemble(group, run_name(group.path, paths), roles)
-    except Exception as error:
-        problems.append(_internal(group.path.as_posix(), error))
-        return
-    for run in runs:
-        if run.series or run.checkpoints or run.histograms:
-            yield run
-        else:
-            _tell_curveless(group, run, paths, problems, passed_over)
-
-
-def _tell_curveless(
-    group: Group, run: Run, paths: Sequence[Path], problems: list[Problem], passed_over: list[Path]
-) -> None:
-    """Say what became of files that gave no run; of mere text and JSON only that they are there."""
-    told = {problem.path for problem in run.problems}
-    silent = [path for path in (str(log.path) for log in group.logs) if path not in told]
-    problems += [Problem(str(config.path), "no-logs", LONE_CONFIG) for config in group.configs]
-    for problem in (*run.problems, *(Problem(path, "no-series", "no curve in it") for path in silent)):
-        path = Path(problem.path)
-        if problem.kind == "no-series" and about_anything(path) and path not in paths:
-            passed_over.append(path)
-        else:
-            problems.append(problem)
-
-
-def run_name(path: Path, paths: Sequence[Path]) -> str:
-    """The run's path below the given folder; the folder's own name for the folder itself."""
-    for given in paths:
-        if path == given:
-            return path.resolve().name
-        if given in path.parents:
-            return path.relative_to(given).as_posix()
-    return path.as_posix()
-
-
-def diagnose_run(run: Run, rules: Sequence[Rule], most: int | None = STATISTICS_BYTES) -> RunReport:
-    """Measure one run and apply the rules."""
+def diagnose_run(
+    run: Run, rules: Sequence[Rule], most: int | None = STATISTICS_BYTES, spectral: bool = False
+) -> RunReport:
+    """Measure one run and apply the rules; ``spectral``: with the spectra of all weights, large ones too."""
     problems = [*run.problems, *(p for c in run.checkpoints for p in c.problems if p not in run.problems)]
     try:
-        layers = tuple(checkpoint_layers(run.checkpoints, problems, most))
+        layers = tuple(checkpoint_layers(run.checkpoints, problems, most, spectral))
         features = compute(run, layers)
         findings, not_applicable, rule_problems = diagnose(rules, features, specs())
         problems += rule_problems
@@ -137,25 +81,77 @@ def diagnose_run(run: Run, rules: Sequence[Rule], most: int | None = STATISTICS_
             waste({f.rule for f in findings}, features),
         )
     except Exception as error:
-        return RunReport(run, "not-assessed", problems=(*problems, _internal(run.path, error)))
+        return RunReport(run, "not-assessed", problems=(*problems, internal(run.path, error)))
 
 
-def diagnose_checkpoint(given: str | Path, rules: Sequence[Rule]) -> RunReport:
-    """One checkpoint on its own, all of it read; IngestError where it cannot be."""
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A forward pass the user asked for: through their own model, or the graph that the file carries."""
+
+    inputs: Path | None = None
+    model: str = ""  # package.module:factory; "" runs the file's own graph
+
+
+def diagnose_checkpoint(
+    given: str | Path, rules: Sequence[Rule], spectral: bool = False, forward: Forward | None = None
+) -> RunReport:
+    """One checkpoint on its own, all of it read; IngestError where it cannot be.
+
+    Nothing is executed but what ``forward`` asks for; AnalyzerError where that fails.
+    """
     with local_file(given) as (path, copies):
         checkpoint = open_checkpoint(path)
         run = Run(path.name, path.as_posix(), checkpoints=(checkpoint,), files=(path.as_posix(),))
         run = replace(run, hyperparameters=checkpoint.hyperparameters)
-        return copies.shown(diagnose_run(run, rules, most=None))
+        if forward is None:
+            return copies.shown(diagnose_run(run, rules, None, spectral))
+        found, series, problems = _forward(path, checkpoint, forward)
+        run = replace(run, series=series, problems=problems)
+        return copies.shown(replace(diagnose_run(run, rules, None, spectral), activations=found))
+
+
+def _forward(
+    path: Path, checkpoint: Checkpoint, forward: Forward
+) -> tuple[tuple[ActivationStats, ...], tuple[Series, ...], tuple[Problem, ...]]:
+    from analyzer import activations  # torch comes with it
+
+    unfit: tuple[str, ...] = ()
+    if not forward.model:
+        found = activations.of_file(path, forward.inputs)
+    elif forward.inputs is None:
+        raise AnalyzerError("--model needs --inputs: a file with a batch to run it on")
+    else:
+        found, unfit = activations.of_model(forward.model, checkpoint, forward.inputs)
+    problems = (Problem(str(path), "unfit", f"loaded into {forward.model}: {text}") for text in unfit)
+    return found, activations.as_series(found), tuple(problems)
+
+
+def compare_checkpoints(
+    given: Sequence[str | Path], groups: Collection[str] = WEIGHTS
+) -> tuple[list[Checkpoint], list[TensorChange], list[TensorPath]]:
+    """Checkpoints in the order given, and how their tensors differ: two as a pair, more as a path.
+
+    Raises AnalyzerError where one of them cannot be read.
+    """
+    with ExitStack() as opened:
+        local = [opened.enter_context(local_file(path)) for path in given]
+        held = [open_checkpoint(path) for path, _ in local]
+        changes = list(difference(held[0], held[1], groups)) if len(held) == 2 else []
+        paths = list(trajectory(held)) if len(held) > 2 else []
+        return [copies.shown(c) for c, (_, copies) in zip(held, local, strict=True)], changes, paths
 
 
 def checkpoint_layers(
-    checkpoints: Sequence[Checkpoint], problems: list[Problem], most: int | None = STATISTICS_BYTES
+    checkpoints: Sequence[Checkpoint],
+    problems: list[Problem],
+    most: int | None = STATISTICS_BYTES,
+    spectral: bool = False,
 ) -> Iterator[LayerStats]:
     """Statistics of the tensors of the first and of the last checkpoint of a run.
 
     Where a file holds either weights or optimizer state, of each kind the first and the last.
     Checkpoints with more than ``most`` bytes of tensors are left out; None reads them all.
+    The last weights come with their spectra: unless ``spectral``, only small matrices.
     """
     weights = [c for c in checkpoints if any(t.group == "model" for t in c.tensors)]
     states = [c for c in checkpoints if c not in weights]
@@ -166,16 +162,11 @@ def checkpoint_layers(
             problems.append(Problem(checkpoint.path, "too-large", message))
             continue
         try:
-            yield from layer_stats(checkpoint)
+            layers = layer_stats(checkpoint, problems)
+            last = checkpoint in weights[-1:]
+            yield from with_spectra(checkpoint, layers, spectral) if last else layers
         except Exception as error:
-            problems.append(_internal(checkpoint.path, error))
-
-
-def _internal(path: str, error: Exception) -> Problem:
-    text = f"{type(error).__name__}: {error}"
-    return Problem(
-        path, "internal", f"the analyzer failed on this ({text[:200]}); the other runs are not affected"
-    )
+            problems.append(internal(checkpoint.path, error))
 
 
 def to_report(reports: Iterable[RunReport], problems: Iterable[Problem]) -> Report:

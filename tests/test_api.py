@@ -143,7 +143,7 @@ def test_diagnose_uses_hyperparameters() -> None:
     [
         ({"train_loss": [1.0, 2.0, 3.0]}, [0, 1], "3 values and only 2 steps"),
         ({"train_loss": [[1.0, 2.0]]}, None, "one axis"),
-        ({"train_loss": ["high", "low"]}, None, "could not convert"),
+        ({"train_loss": ["high", "low"]}, None, "not all of its values are numbers"),
     ],
 )
 def test_diagnose_refuses_what_is_no_curve(curves: dict, steps: list[int] | None, message: str) -> None:  # type: ignore[type-arg]

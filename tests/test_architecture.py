@@ -29,12 +29,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "discover": READING,
     "remote": READING | {"discover"},
     "assemble": READING | {"discover", "roles"},
+    "reading": READING | {"discover", "roles", "assemble", "remote"},
     "features": {"model", "errors", "hyperparameters", "checkpoints"},
     "rulebook": {"model", "errors", "features", "hyperparameters"},
     "insight": {"model", "errors", "hyperparameters"},
+    "activations": {"model", "errors", "checkpoints"},
     "report": {"model", "errors", "_version"},
 }
-ORDERING = {"pipeline", "cli", "__init__", "__main__", "audit"}  # they know everything
+ORDERING = {  # they know everything
+    "pipeline", "cli", "__init__", "__main__", "auditing", "callbacks", "memory", "notebook",
+    "tensorboard_plugin",
+}  # fmt: skip
 
 FORBIDDEN = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads",
@@ -43,7 +48,25 @@ FORBIDDEN = {
     "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "subprocess.run", "subprocess.Popen",
     "subprocess.call", "subprocess.check_output",
 }  # fmt: skip
-HEAVY = {"torch", "pandas", "scipy", "matplotlib", "tensorboard", "tensorflow", "keras", "lightning", "h5py"}
+# Starts a process of our own, with a command line that no file has a say in.
+STARTING = {"auditing.supervise": {"subprocess.Popen"}}
+HEAVY = {
+    "joblib",
+    "numba",
+    "pyarrow",
+    "dask",
+    "distributed",
+    "ray",
+    "torch",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "tensorboard",
+    "tensorflow",
+    "keras",
+    "lightning",
+    "h5py",
+}
 
 
 def name_of(module: Path) -> str:
@@ -116,7 +139,8 @@ def calls(module: Path) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_nothing_from_a_file_is_ever_executed(module: Path) -> None:
-    assert [f"{module}:{line}: {name}" for name, line in calls(module) if name in FORBIDDEN] == []
+    forbidden = FORBIDDEN - STARTING.get(name_of(module), set())
+    assert [f"{module}:{line}: {name}" for name, line in calls(module) if name in forbidden] == []
 
 
 def test_forbidden_calls_would_be_seen_under_any_name(tmp_path: Path) -> None:
