@@ -146,7 +146,8 @@ def _run(
     problems = [*collected.problems, *collected.curveless]
     if joined:
         problems = [p for p in collected.problems if p.kind != "no-series"]
-    files = [*(log.path for log in group.logs), *(c.path for c in group.configs), *group.checkpoints]
+    logs = (log.path for log in (*group.logs, *group.configs))
+    files = [*logs, *group.checkpoints, *group.parts]
     return Run(
         name,
         group.path.as_posix(),

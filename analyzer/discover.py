@@ -83,6 +83,7 @@ class Group:
     logs: list[LogFile] = field(default_factory=list)
     checkpoints: list[Path] = field(default_factory=list)
     configs: list[LogFile] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)  # shards and companions, read along with a checkpoint
 
     @property
     def folder(self) -> Path:
@@ -411,6 +412,7 @@ def _attach_checkpoints(groups: list[Group], checkpoints: Mapping[Path, frozense
             series = "" if _home(path) in trained else re.sub(r"\d+", "#", path.name)
             owner = alone.setdefault((_home(path), series), Group(path.parent if checkpoints[path] else path))
         owner.checkpoints.append(path)
+        owner.parts += sorted(checkpoints[path])
     homes = Counter(folder for folder, _ in alone)
     for (folder, _), group in alone.items():
         if len(group.checkpoints) > 1 and homes[folder] == 1:

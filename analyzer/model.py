@@ -311,6 +311,7 @@ class Measurement:
 
     ``steps`` is the stretch (or, both ends equal, the point) of ``role``'s curve that the value
     speaks of; ``where`` names the layer, class or tensor that is worst; ``items`` all of them.
+    ``points`` are the steps of single events to be marked one by one, the worst first.
     """
 
     value: float
@@ -318,6 +319,7 @@ class Measurement:
     role: str = ""
     where: str = ""
     items: tuple[str, ...] = ()
+    points: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,3 +186,14 @@ def test_the_package_offers_what_it_names() -> None:
     for name in analyzer.__all__:
         assert getattr(analyzer, name)
     assert isinstance(Run("x", "x"), Run)
+
+
+def test_every_spike_is_marked_where_it_is() -> None:
+    """The worst first, one mark each; the finding speaks of the stretch from the first to the last."""
+    loss = [2 * np.exp(-i / 40) + 0.5 + 0.01 * np.sin(i * 7.7) for i in range(300)]
+    for step, height in ((100, 3.0), (160, 5.0), (240, 4.0)):
+        loss[step] += height
+    found = next(f for f in analyzer.diagnose({"train_loss": loss}) if f.rule == "loss-spikes")
+    spikes = [mark.first for mark in found.marks if mark.first == mark.last]
+    assert spikes == [160, 240, 100]
+    assert found.steps == (100, 240)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import analyzer
+from analyzer.auditing.bundles import bundle
 from analyzer.checkpoints import leading, open_checkpoint
 from analyzer.checkpoints.statistics import layer_stats
 from analyzer.discover import discover
@@ -580,3 +581,14 @@ def test_files_of_the_real_writers_raise_no_alarm(name: str) -> None:
     metadata = open_checkpoint(FILES / WRITTEN[name][0]).metadata
     assert not {"pickle_critical", "pickle_warning"} & metadata.keys()
     assert metadata["pickle_imports"] != 0
+
+
+def test_shards_belong_to_the_files_of_their_run_and_a_change_of_one_is_noticed(tmp_path: Path) -> None:
+    folder = copied("shards", tmp_path)
+    (run,) = analyzer.read(folder)
+    assert {Path(file).name for file in run.files} >= {file.name for file in folder.glob("*.safetensors*")}
+    (group,) = discover([folder]).groups
+    before = bundle(group, [folder])
+    shard = max(folder.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-8])
+    assert bundle(group, [folder]) != before

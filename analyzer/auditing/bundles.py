@@ -20,7 +20,7 @@ def bundle(group: Group, roots: Sequence[Path]) -> Bundle:
     """A group of discovered files, with the state they are in now."""
     logs, configs = _logs(group.logs), _logs(group.configs)
     checkpoints = tuple(str(path) for path in group.checkpoints)
-    files = [*(log[0] for log in (*logs, *configs)), *checkpoints]
+    files = [*(log[0] for log in (*logs, *configs)), *checkpoints, *map(str, group.parts)]
     told = repr((run_name(group.path, roots), logs, configs))  # the name, and what becomes of the tags
     return Bundle(str(group.path), logs, checkpoints, configs, "", *state(files, told))
 

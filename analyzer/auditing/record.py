@@ -126,7 +126,7 @@ def features_text(features: Mapping[str, Measurement | Missing]) -> str:
 def _plain(found: Measurement | Missing) -> list[Any]:
     if isinstance(found, Missing):
         return [found.reason, found.needs]
-    bare = [found.value, found.steps, found.role, found.where, found.items]
+    bare = [found.value, found.steps, found.role, found.where, found.items, found.points]
     while len(bare) > 1 and not bare[-1]:
         bare.pop()
     return bare
@@ -139,9 +139,9 @@ def features_of(text: str) -> Features:
 def _found(parts: list[Any]) -> Measurement | Missing:
     if isinstance(parts[0], str):
         return Missing(parts[0], tuple(parts[1]))
-    rest: tuple[Any, ...] = (None, "", "", ())
-    value, steps, role, where, items = (*parts, *rest[len(parts) - 1 :])
-    return Measurement(value, steps and (steps[0], steps[1]), role, where, tuple(items))
+    rest: tuple[Any, ...] = (None, "", "", (), ())
+    value, steps, role, where, items, points = (*parts, *rest[len(parts) - 1 :])
+    return Measurement(value, steps and (steps[0], steps[1]), role, where, tuple(items), tuple(points))
 
 
 # --------------------------------------------------------------------------- the document

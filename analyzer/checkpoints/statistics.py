@@ -80,7 +80,9 @@ def _in_turn(refs: Iterable[TensorRef], compiled: ModuleType | None) -> Iterator
         while waiting:
             yield _settle(*waiting.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(
+            wait=False, cancel_futures=True
+        )  # one that is dropped half-way may end in a thread of the pool
 
 
 def _settle(ref: TensorRef, parts: list[Future[Tally]]) -> LayerStats | IngestError:

@@ -144,6 +144,9 @@ def _groups(mask: np.ndarray, height: FloatArray, skip: int) -> np.ndarray:
     return np.array([g[np.argmax(height[g])] for g in groups])
 
 
+MARKED = 12  # spikes that are drawn one by one
+
+
 def _recovered(spikes: Spikes) -> np.ndarray:
     return spikes.recovery >= 0.7
 
@@ -166,6 +169,7 @@ def spike_count(curve: Curve) -> Value:
         (worst, worst),
         curve.role,
         items=tuple(f"{step:g}" for step in spikes.steps[good]),
+        points=tuple(float(step) for step in spikes.steps[good][np.argsort(-spikes.heights[good])[:MARKED]]),
     )
 
 

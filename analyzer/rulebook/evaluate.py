@@ -133,8 +133,8 @@ def _scope_name(rule: Rule, held: Iterable[Decided]) -> str | None:
 def _span(held: Iterable[Decided]) -> tuple[float, float] | None:
     """The steps from first to last of the measurements on the curve the first of them speaks of."""
     placed = [d.measurement for d in held if d.measurement.steps]
-    spans = [m.steps for m in placed if m.steps and m.role == placed[0].role]
-    return (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else None
+    steps = [step for m in placed if m.role == placed[0].role for step in (*(m.steps or ()), *m.points)]
+    return (min(steps), max(steps)) if steps else None
 
 
 def _marks(rule: Rule, held: Iterable[Decided], features: Features, specs: Specs) -> tuple[Mark, ...]:
@@ -142,9 +142,9 @@ def _marks(rule: Rule, held: Iterable[Decided], features: Features, specs: Specs
     marks: list[Mark] = []
     for name, found in _spoken_of(rule, held, features, specs):
         if found.steps and found.role:
-            mark = Mark(found.role, *found.steps, label=_label(name, specs))
-            if not any(_alike(mark, other) for other in marks):
-                marks.append(mark)
+            places = [(step, step) for step in found.points] or [found.steps]
+            drawn = (Mark(found.role, *place, label=_label(name, specs)) for place in places)
+            marks += [mark for mark in drawn if not any(_alike(mark, other) for other in marks)]
     return tuple(marks)
 
 
