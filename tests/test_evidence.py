@@ -85,6 +85,22 @@ def test_units_that_never_had_a_gradient(tmp_path: Path) -> None:
     assert (row.stopped, row.never, row.steps_ago) == (3, 3, None)
 
 
+def test_rows_of_a_matrix_without_bias_that_never_had_a_gradient_may_be_a_lookup_table(
+    tmp_path: Path,
+) -> None:
+    """Positions beyond the longest sequence: a bare parameter, whose name tells nothing."""
+    torch.manual_seed(0)
+    place = nn.Parameter(torch.randn(16, 4))
+    optimizer = torch.optim.AdamW([place], lr=1e-2)
+    for _ in range(50):
+        optimizer.zero_grad()
+        (place[:6] - torch.randn(6, 4)).square().mean().backward()
+        optimizer.step()
+    checkpoint = saved(tmp_path, model={"place": place.detach()}, optimizer=optimizer.state_dict())
+    (row,) = steps.stopped_units(checkpoint, layer_stats(checkpoint))
+    assert (row.units, row.stopped, row.never) == (16, 0, 0)
+
+
 def test_the_clock_goes_on_once_the_first_moment_has_underflowed() -> None:
     """After thousands of steps only the second moment is left: it is compared with the living units'."""
     m, v = np.full((6, 4), 1e-3, np.float32), np.full((6, 4), 1e-5, np.float32)

@@ -64,6 +64,18 @@ def test_step_word_value_lines(tmp_path: Path) -> None:
     assert found["train_loss"].points == 6 and found["hella"].points == 3
 
 
+def test_the_number_of_a_layer_within_a_name_is_no_value(tmp_path: Path) -> None:
+    text = "".join(
+        f"[iter {i}] loss: 2.{9 - i}, activations/1/zero_fraction: 0.4{i}, activations/3/zero_fraction: 1\n"
+        for i in range(1, 8)
+    )
+    found = curves(tmp_path, text)
+    assert found["activations/1/zero_fraction"].values.tolist() == pytest.approx(
+        [0.40 + i / 100 for i in range(1, 8)]
+    )
+    assert found["activations/3/zero_fraction"].values.tolist() == [1.0] * 7
+
+
 def test_batches_that_restart_each_epoch_count_on(tmp_path: Path) -> None:
     text = "".join(
         f"EPOCH {e}:\n  batch 250 loss: 0.5{e}\n  batch 500 loss: 0.4{e}\nLOSS train 0.4{e} valid 0.6{e}\n"

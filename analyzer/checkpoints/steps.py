@@ -8,6 +8,7 @@ with the weight decay of an Adam that adds it to the gradient, which hides units
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,23 +47,29 @@ def stopped_units(checkpoint: Checkpoint, stats: Iterable[LayerStats]) -> tuple[
 
     Without gradient m shrinks by β₁ and v by β₂ a step, so m²/v by β₁²/β₂. Against the living
     units' ratio that gives the steps since; once m has underflowed, v against the living units'
-    does, on the assumption that the unit's gradients were of usual size before.
+    does, on the assumption that the unit's gradients were of usual size before. Rows of a matrix
+    without bias that never had a gradient are not counted: they may be those of a lookup table whose
+    name does not tell, for tokens or positions that the data do not have.
     """
     beta1, beta2 = (number(checkpoint.optimizer, key) for key in ("beta1", "beta2"))
     rates = (0.9, 0.999) if beta1 is None or beta2 is None else (beta1, beta2)
     if not 0 < rates[0] ** 2 < rates[1] < 1:
         return ()
+    stats = list(stats)
+    names = {s.name for s in stats}
     table = [s for s in stats if s.unit_norms is not None and s.count and not lookup_table(s.name)]
     seconds = {s.name: s for s in table if s.slot == "exp_avg_sq"}
     rows = []
     for first in table:
         second = seconds.get(first.name)
         if first.slot == "exp_avg" and second is not None and first.shape == second.shape:
-            rows.append(_stopped(first, second, *rates))
+            stem = re.sub(r"(weight|kernel)$", "", first.name)
+            biased = stem != first.name and f"{stem}bias" in names
+            rows.append(_stopped(first, second, *rates, biased))
     return tuple(rows)
 
 
-def _stopped(first: LayerStats, second: LayerStats, beta1: float, beta2: float) -> StoppedUnits:
+def _stopped(first: LayerStats, second: LayerStats, beta1: float, beta2: float, biased: bool) -> StoppedUnits:
     assert first.unit_norms is not None and second.unit_norms is not None
     length = math.sqrt(first.count / len(first.unit_norms))
     m, v = first.unit_norms / length, second.unit_norms / length
@@ -75,7 +82,7 @@ def _stopped(first: LayerStats, second: LayerStats, beta1: float, beta2: float) 
         told = (v > 0) & (usual_v > SMALLEST_MEDIAN)
         forgotten = told & (m > 0) & (ratio < FORGOTTEN * usual)
         underflowed = told & (m == 0) & (v < STILL * usual_v)
-        never = (v == 0) & (m == 0) & (usual_v > SMALLEST_MEDIAN)
+        never = (v == 0) & (m == 0) & (biased and usual_v > SMALLEST_MEDIAN)
         ago = np.concatenate(
             [
                 np.log(ratio[forgotten] / usual) / math.log(beta1 * beta1 / beta2),

@@ -21,7 +21,7 @@ OFTEN = 3  # lines of one template after which its shape is worth a pattern
 MAX_LABEL = 200  # characters before a number that may name it
 
 FIGURE = re.compile(
-    r"(?<![A-Za-z0-9_@.])(?<![A-Za-z]-)"
+    r"(?<![A-Za-z0-9_@.])(?<![A-Za-z]-)(?!(?<=[A-Za-z]/)\d+/[A-Za-z])"  # act/3/zeros is one name
     r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?:nan|inf(?:inity)?)(?![A-Za-z0-9_])))([A-Za-z%]*)",
     re.IGNORECASE,
 )
