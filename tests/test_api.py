@@ -11,6 +11,8 @@ from small_runs import events, falling, overfitting, rising_late, table
 import analyzer
 from analyzer.errors import IngestError, RuleError
 from analyzer.model import Finding, Report, Run
+from analyzer.rulebook import load_rules
+from analyzer.rulebook.conditions import leaves
 
 STEPS = np.arange(60)
 TRAIN = [falling(x) for x in STEPS]
@@ -197,3 +199,16 @@ def test_every_spike_is_marked_where_it_is() -> None:
     spikes = [mark.first for mark in found.marks if mark.first == mark.last]
     assert spikes == [160, 240, 100]
     assert found.steps == (100, 240)
+
+
+def test_a_measurement_is_told_once_against_its_hardest_threshold() -> None:
+    """Two branches of the rule ask for the same rise at different thresholds."""
+    found = next(
+        f for f in analyzer.diagnose({"train_loss": TRAIN, "val_loss": VAL}) if f.rule == "overfitting"
+    )
+    told = [(e.feature, e.op) for e in found.evidence]
+    assert len(told) == len(set(told))
+    significance = next(e for e in found.evidence if e.feature == "val_loss.rise_z")
+    rule = next(r for r in load_rules() if r.id == "overfitting")
+    asked = [leaf.threshold for leaf in leaves(rule.when) if leaf.feature == "val_loss.rise_z"]
+    assert len(asked) > 1 and significance.threshold == max(asked)

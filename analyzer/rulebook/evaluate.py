@@ -88,7 +88,7 @@ def _finding(rule: Rule, outcome: Outcome, features: Features, specs: Specs) -> 
         scope_kind=rule.scope,
         scope_name=_scope_name(rule, held),
         steps=_span(held),
-        evidence=tuple(_evidence(decided, specs) for decided in held),
+        evidence=tuple(_evidence(decided, specs) for decided in _strictest(held)),
         marks=_marks(rule, held, features, specs),
         causes=likely_causes(rule.causes, features, specs),
         remedies=tuple(_filled(remedy, features, specs) for remedy in rule.remedies),
@@ -116,6 +116,19 @@ def _weigh(decided: Decided, specs: Specs) -> float | None:
     if unit in EXACT_UNITS or leaf.op in ("==", "!=") or leaf.threshold == 0 or presence:
         return None
     return margin(decided)
+
+
+def _strictest(held: Iterable[Decided]) -> list[Decided]:
+    """Of comparisons of one feature in one direction that held, the hardest to meet, in the first one's place."""
+    kept: dict[tuple[str, str], Decided] = {}
+    for decided in held:
+        leaf = decided.leaf
+        key = (leaf.feature, f"=={leaf.threshold}" if leaf.op in ("==", "!=") else leaf.op[0])
+        other = kept.get(key)
+        harder = other and (leaf.threshold - other.leaf.threshold) * (1 if key[1] == ">" else -1) > 0
+        if other is None or harder:
+            kept[key] = decided
+    return list(kept.values())
 
 
 def _evidence(decided: Decided, specs: Specs) -> Evidence:
