@@ -74,6 +74,7 @@ def kill_at(ledger: Path, bundles: int, worker: subprocess.Popen[bytes]) -> None
         except LedgerError:
             continue
     worker.send_signal(signal.SIGKILL)
+    worker.wait(60)
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
