@@ -57,7 +57,7 @@ def test_search_looks_at_names_findings_and_hyperparameters(page: Any) -> None:
     assert sorted(names(page)) == ["run-3", "run-9"]
     page.fill("#search", "no such run")
     expect(page.locator("#runs tbody tr")).to_have_count(0)
-    assert page.get_by_text("No run matches.").is_visible()
+    expect(page.get_by_text("No run matches.")).to_be_visible()
 
 
 def test_verdicts_filter_from_the_banner(page: Any) -> None:
@@ -164,7 +164,7 @@ def test_a_link_to_what_is_not_there_says_so_and_shows_the_table(
     hash_: str, opened: Callable[..., Any]
 ) -> None:
     page = opened("sweep", SWEEP, hash_).page
-    assert page.get_by_text("Not in this report: ").is_visible()
+    expect(page.get_by_text("Not in this report: ")).to_be_visible()
     assert len(names(page)) == 13
 
 

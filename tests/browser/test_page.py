@@ -118,7 +118,7 @@ def test_nothing_sticks_out_at_any_width(view: str, opened: Callable[..., Any]) 
 
 def test_a_phone_reads_the_evidence_below_the_chart(opened: Callable[..., Any]) -> None:
     page = opened("one", ONE, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True).page
-    assert page.locator("ol.notes li").first.is_visible()
+    expect(page.locator("ol.notes li").first).to_be_visible()
     expect(page.locator(".note .label")).to_have_count(0)
 
 
@@ -128,7 +128,8 @@ def test_on_paper_a_run_is_unfolded_and_afterwards_as_before(opened: Callable[..
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     expect(page.locator("details:not([open], .numbers)")).to_have_count(0)
-    assert not page.locator(".tools").first.is_visible() and not page.locator(".copy").first.is_visible()
+    expect(page.locator(".tools").first).not_to_be_visible()
+    expect(page.locator(".copy").first).not_to_be_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
@@ -146,7 +147,9 @@ def test_on_paper_the_runs_with_findings_follow_the_table(opened: Callable[..., 
 def test_a_page_without_scripts_still_tells_the_findings(opened: Callable[..., Any]) -> None:
     page = opened("mixed", MIXED, java_script_enabled=False).page
     expect(page.locator("noscript tbody tr")).to_have_count(7)
-    assert page.locator("noscript p", has_text="Validation loss is 42 % above its minimum").first.is_visible()
+    expect(
+        page.locator("noscript p", has_text="Validation loss is 42 % above its minimum").first
+    ).to_be_visible()
 
 
 def test_in_the_frame_of_a_notebook_everything_works(opened: Callable[..., Any], tmp_path: Path) -> None:

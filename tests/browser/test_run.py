@@ -186,7 +186,7 @@ def test_hundreds_of_other_curves_come_in_portions(opened: Callable[..., Any]) -
         expect(page.locator("figure.panel")).to_have_count(drawn - 23)
         page.locator(".charts > button.plain").click()
     expect(page.locator("figure.panel")).to_have_count(241)
-    assert page.get_by_text("60 further curves had no room in this page.").is_visible()
+    expect(page.get_by_text("60 further curves had no room in this page.")).to_be_visible()
 
 
 def test_values_are_there_as_a_table(page: Any) -> None:
@@ -238,8 +238,8 @@ def test_an_explained_finding_is_folded_below_the_one_that_explains_it(page: Any
 
 def test_what_was_not_checked_and_what_was_wrong_with_the_log_is_told(page: Any) -> None:
     page.get_by_text("Not checked: 2 rules").click()
-    assert page.get_by_text("no activations were logged").is_visible()
-    assert page.get_by_text("the last record is cut short").is_visible()
+    expect(page.get_by_text("no activations were logged")).to_be_visible()
+    expect(page.get_by_text("the last record is cut short")).to_be_visible()
     page.get_by_text("Hyperparameters (5)").click()
     expect(page.locator("table.parameters tr")).to_have_count(5)
 
