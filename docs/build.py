@@ -57,6 +57,9 @@ def write_source(source: Path) -> None:
     for file in HERE.iterdir():
         if file.suffix in (".md", ".png", ".py") and file != Path(__file__).resolve():
             shutil.copy(file, source)
+    for file in source.glob("*.md"):  # what lies elsewhere in the repository is named, not linked
+        text = re.sub(r"\[([^]]+)\]\(\.\./([^)]+)\)", r"`\2`", file.read_text(encoding="utf-8"))
+        file.write_text(text, encoding="utf-8")
     (source / "index.md").write_text(start_page(source), encoding="utf-8")
     rules = sorted(load_rules(), key=lambda r: (r.family, r.id))
     (source / "diagnoses").mkdir()
