@@ -7,7 +7,6 @@ is more than a browser likes, the details of the less sick runs go to further pa
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from analyzer.model import Association, Cohort, Insight, Member, Problem, Scalar
 from analyzer.report import comparison, wording
 from analyzer.report.escape import clip, plain_block
+from analyzer.report.html import digest, markup, shown
 
 VERDICTS = wording.VERDICTS
 CHUNK = 50  # runs whose details are unpacked together
@@ -246,9 +246,9 @@ def _page(head: Head, data: Mapping[str, Any], whole: bool = True) -> str:
         worst=next((v for v in VERDICTS if head.counts.get(v)), "not-assessed"),
         counts={v: head.counts[v] for v in VERDICTS if head.counts.get(v)},
         policy=_policy(css, script),
-        css=_markup(css),
-        script=_markup(script),
-        data=_markup(_embedded(data)),
+        css=markup(css),
+        script=markup(script),
+        data=markup(_embedded(data)),
         prevalence=[_bar(p) for p in insight.prevalence[:BARS]] if whole else [],
         first_bars=FIRST_BARS,
         sections=comparison.sections(insight) if whole else [],
@@ -361,18 +361,14 @@ def _policy(css: str, script: str) -> str:
     """A content security policy under which nothing but these two texts has any effect."""
     parts = (
         "default-src 'none'",
-        f"style-src '{_digest(css)}'",
-        f"script-src '{_digest(script)}'",
+        f"style-src '{digest(css)}'",
+        f"script-src '{digest(script)}'",
         "base-uri 'none'",
         "form-action 'none'",
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
     return "; ".join(parts)
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _asset(name: str) -> str:
@@ -383,7 +379,7 @@ def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
         name=lambda text: clip(text, 200),
@@ -392,16 +388,3 @@ def _template() -> Any:
         thousands=lambda count: f"{count:,}",
     )
     return environment.from_string(_asset("audit/audit.html.j2"))
-
-
-def _shown(value: object) -> object:
-    """Whatever the template prints: text with its hidden characters spelled out, markup as it is."""
-    from markupsafe import Markup
-
-    return plain_block(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _markup(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)

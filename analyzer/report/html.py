@@ -31,9 +31,9 @@ def render(report: Report, *, title: str = "Training report", **_: object) -> st
     script = '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
     return _template().render(
         title=title,
-        css=_markup(css),
-        script=_markup(script),
-        data=_markup(embedded(report)),
+        css=markup(css),
+        script=markup(script),
+        data=markup(embedded(report)),
         policy=_policy(css, script),
         version=report.version,
         headline=_headline(report),
@@ -90,8 +90,8 @@ def _policy(css: str, script: str) -> str:
     """
     parts = (
         "default-src 'none'",
-        f"style-src '{_digest(css)}'",
-        f"script-src '{_digest(script)}'",
+        f"style-src '{digest(css)}'",
+        f"script-src '{digest(script)}'",
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
@@ -101,7 +101,7 @@ def _policy(css: str, script: str) -> str:
     return "; ".join(parts)
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -114,7 +114,7 @@ def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
         name=lambda text: clip(text, NAME_LENGTH),
@@ -124,14 +124,14 @@ def _template() -> Template:
     return environment.from_string(_asset("page.html.j2"))
 
 
-def _shown(value: object) -> object:
+def shown(value: object) -> object:
     """Whatever a template prints: text with its hidden characters spelled out, markup as it is."""
     from markupsafe import Markup
 
     return plain_block(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _markup(text: str) -> str:
+def markup(text: str) -> str:
     """Marks our own, already escaped text as such."""
     from markupsafe import Markup
 
