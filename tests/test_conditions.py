@@ -272,6 +272,12 @@ def test_a_finding_says_what_was_measured() -> None:
     assert (found.false_positives, found.references) == (("noise",), ("https://example.org",))
 
 
+def test_what_is_absent_is_told_after_what_is_there() -> None:
+    rule = replace(RULE, when=All((Leaf("a.flag", "==", 0), Leaf("a.x", ">=", 0.05), Leaf("a.y", "<=", 0))))
+    found = finding(rule, KNOWN | {"a.flag": Measurement(0), "a.y": Measurement(-1)})
+    assert [e.feature for e in found.evidence] == ["a.x", "a.y", "a.flag"]
+
+
 def test_marks_are_the_places_spoken_of_once_each() -> None:
     twice = replace(RULE, evidence="{a.step} and {a.step:.0f} of {a.x}")
     assert finding(twice).marks == (

@@ -88,7 +88,9 @@ def _finding(rule: Rule, outcome: Outcome, features: Features, specs: Specs) -> 
         scope_kind=rule.scope,
         scope_name=_scope_name(rule, held),
         steps=_span(held),
-        evidence=tuple(_evidence(decided, specs) for decided in _strictest(held)),
+        evidence=tuple(
+            _evidence(d, specs) for d in sorted(_strictest(held), key=lambda d: _absent(d, specs))
+        ),
         marks=_marks(rule, held, features, specs),
         causes=likely_causes(rule.causes, features, specs),
         remedies=tuple(_filled(remedy, features, specs) for remedy in rule.remedies),
@@ -129,6 +131,14 @@ def _strictest(held: Iterable[Decided]) -> list[Decided]:
         if other is None or harder:
             kept[key] = decided
     return list(kept.values())
+
+
+def _absent(decided: Decided, specs: Specs) -> bool:
+    """Whether it says that something else is not there: worth less than what is, so told last."""
+    leaf, value = decided.leaf, decided.measurement.value
+    return value == 0 and (
+        specs[leaf.feature].unit == "flag" or (leaf.op in ("==", "<=") and leaf.threshold == 0)
+    )
 
 
 def _evidence(decided: Decided, specs: Specs) -> Evidence:
