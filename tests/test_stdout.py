@@ -240,6 +240,12 @@ def test_a_crash_is_reported_cut_and_cleaned(tmp_path: Path) -> None:
     assert problem.message.startswith("torch.cuda.OutOfMemoryError: out of memory")
 
 
+def test_a_traceback_quoted_in_prose_is_no_crash(tmp_path: Path) -> None:
+    quoted = "Arrays have no truth value::\n\n  Traceback (most recent call last):\n  ValueError: ambiguous\n\nAsk any() 1 time.\n"
+    with pytest.raises(IngestError, match="no training curve"):
+        read(tmp_path, quoted)
+
+
 def test_training_that_went_on_after_a_traceback_did_not_crash(tmp_path: Path) -> None:
     text = "Traceback (most recent call last):\nValueError: ignored\n"
     reading = read(tmp_path, text + "".join(f"epoch {e} loss 0.{e}\n" for e in range(1, 6)))

@@ -96,10 +96,13 @@ def _seconds(stamp: str) -> float | None:
 
 
 def watch(end: End, line: str, at: int) -> None:
-    """Note a traceback, the exception beneath it, or a death from outside."""
+    """Note a traceback, the exception beneath it, or a death from outside.
+
+    A traceback that is indented is quoted, in a text about programs, and not one that was printed.
+    """
     if end.traceback or "Traceback (most recent call last)" in line:
         text = line.strip()
-        if text.startswith("Traceback (most recent") or "]: Traceback (most recent" in text:
+        if line.startswith("Traceback (most recent") or "]: Traceback (most recent" in text:
             end.traceback, end.crash, end.line = at, "a traceback without its last line", at
         elif end.traceback and EXCEPTION.match(text):
             end.traceback, end.crash, end.line = 0, text, at
