@@ -69,6 +69,27 @@ def test_a_bend_is_found_where_the_slope_changes(kink):
     assert bend(7 * x + 3, -1e6 * y) == bend(x, y)
 
 
+def test_a_bend_is_the_break_of_the_least_squared_error():
+    x = np.sort(np.random.default_rng(5).uniform(size=40))
+    y = np.maximum(0, x - 0.6) + noise(40, 3, 0.2)
+
+    def error(k):
+        design = np.column_stack([np.ones(40), x, np.maximum(0, x - x[k])])
+        return np.linalg.lstsq(design, y, rcond=None)[1][0]
+
+    assert bend(x, y) == min(range(2, 38), key=error)
+
+
+def test_bootstrapped_slopes_are_those_of_lines_through_the_resamples():
+    y, samples = 0.02 * np.arange(50) + noise(50), 7
+    fit = stats.linregress(np.arange(50), y)
+    residual = y - fit.intercept - fit.slope * np.arange(50)
+    starts = np.random.default_rng(0).integers(0, 50 - 4 + 1, (samples, 13))
+    resampled = [np.concatenate([residual[s : s + 4] for s in row])[:50] for row in starts]
+    expected = [fit.slope + stats.linregress(np.arange(50), r).slope for r in resampled]
+    assert bootstrap_slopes(y, samples) == pytest.approx(expected)
+
+
 def test_bootstrapped_slopes_lie_around_the_line_s_and_scatter_as_theory_says():
     y = 0.02 * np.arange(150) + noise(150)
     fit = stats.linregress(np.arange(150), y)

@@ -106,6 +106,8 @@ class Context:
         measured = value if isinstance(value, Measurement) else Measurement(value)
         if np.isnan(measured.value):
             return Missing(f"{spec.name} is undefined for this run")
+        if type(measured.value) is float:
+            return measured
         return replace(measured, value=float(measured.value))  # never numpy's: `np.False_ is not False`
 
     @cached_property

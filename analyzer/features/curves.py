@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from analyzer.features.histograms import layer_series
-from analyzer.features.robust import block_edges, block_medians, point_noise, running_median
+from analyzer.features.robust import block_edges, block_medians, median, point_noise, running_median
 from analyzer.model import Axis, FloatArray, Measurement, Run, Series
 
 BLOCKS = 200
+FINE = 4000  # points up to which a running median is taken of the points, not of blocks
 REPEATED = 4  # times in a row that most values occur: they were carried on, not measured
 LOG_DECADES = 3.0  # beyond this span a positive curve is measured on a log scale
 
@@ -79,7 +80,22 @@ class Curve:
     @cached_property
     def linear(self) -> FloatArray:
         """The cost without the log scale: as logged, but lower is better."""
-        return -self.raw if self.direction == "higher" else self.raw
+        return self.raw if self.log else self.cost
+
+    @cached_property
+    def level(self) -> FloatArray:
+        """Cost without its noise and its spikes."""
+        return self._level(self.cost)
+
+    @cached_property
+    def linear_level(self) -> FloatArray:
+        return self._level(self.linear) if self.log else self.level
+
+    def _level(self, values: FloatArray) -> FloatArray:
+        """Running median over a window that a spike cannot fill."""
+        if self.n <= FINE:
+            return running_median(values, max(9, self.n // 25 | 1))
+        return np.interp(self.steps, self.block_steps, running_median(block_medians(values, BLOCKS), 5))
 
     def to_raw(self, cost: float) -> float:
         """A cost as the value that would have been logged."""
@@ -142,7 +158,7 @@ class Curve:
     @cached_property
     def start(self) -> float:
         """Cost at the start: median of the first hundredth of the points."""
-        return float(np.median(self.cost[: max(1, self.n // 100)]))
+        return median(self.cost[: max(1, self.n // 100)])
 
     @cached_property
     def end_count(self) -> int:
@@ -151,7 +167,7 @@ class Curve:
 
     @cached_property
     def end(self) -> float:
-        return float(np.median(self.cost[-self.end_count :]))
+        return median(self.cost[-self.end_count :])
 
     @cached_property
     def best_block(self) -> int:
@@ -249,7 +265,7 @@ def curve_of(run: Run, role: str, averaged: bool = False) -> Curve:
 def _evaluated(values: FloatArray, first: int) -> slice | np.ndarray:
     """The values from ``first`` on; of those carried on until the next one came, each once."""
     changed = first + np.flatnonzero(np.diff(values[first:], prepend=np.nan) != 0)
-    if len(changed) < 4 or np.median(np.diff(changed)) < REPEATED:
+    if len(changed) < 4 or median(np.diff(changed)) < REPEATED:
         return slice(first, None)
     return changed
 

@@ -18,6 +18,7 @@ from analyzer.features.robust import (
     bootstrap_slopes,
     capped_ratio,
     mann_kendall_z,
+    median,
     point_noise,
     running_median,
     window_medians,
@@ -48,11 +49,16 @@ class Aligned:
 
     @property
     def first_gap(self) -> float:
-        return float(np.median(self.gap[: self.tenth]))
+        return median(self.gap[: self.tenth])
 
     @property
     def last_gap(self) -> float:
-        return float(np.median(self.gap[-self.tenth :]))
+        return median(self.gap[-self.tenth :])
+
+    @cached_property
+    def best(self) -> int:
+        """Index of validation's best moment, smoothed."""
+        return int(np.argmin(running_median(self.val, _smoothing(len(self.val)))))
 
 
 _ALIGNED: WeakKeyDictionary[Context, dict[Pair, Aligned]] = WeakKeyDictionary()
@@ -113,7 +119,7 @@ def _average_before(steps: FloatArray, cost: FloatArray, at: FloatArray) -> Floa
 def _both(context: Context, pair: Pair) -> tuple[Aligned, int]:
     """Aligned curves and the index of validation's best moment."""
     both = aligned(context, pair)
-    return both, int(np.argmin(running_median(both.val, _smoothing(len(both.val)))))
+    return both, both.best
 
 
 def _smoothing(points: int) -> int:
@@ -167,7 +173,7 @@ def _register(pair: Pair) -> None:
     )
     def val_rise(context: Context) -> Value:
         both, best = _both(context, pair)
-        rise = float(np.median(both.val[-both.tenth :]) - both.val[best])
+        rise = median(both.val[-both.tenth :]) - float(both.val[best])
         return rise / _span(both.train_span)
 
     @named("growth_z", "sigma", "significance of the widening of the gap over the second half of the run")
@@ -183,7 +189,7 @@ def _register(pair: Pair) -> None:
     def train_change(context: Context) -> Value:
         both, best = _both(context, pair)
         last = max(1, (len(both.train) - best) // 5)
-        change = float(np.median(both.train[-last:]) - both.train[best]) / _span(both.train_span)
+        change = (median(both.train[-last:]) - float(both.train[best])) / _span(both.train_span)
         return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"train_{pair}")
 
     @named(
@@ -242,7 +248,7 @@ def _register(pair: Pair) -> None:
             raise Unavailable("validation does not start above training", (f"val_{pair}",))
         n = len(both.val)
         level = running_median(both.val, max(3, n // 5 | 1)) if n >= 5 else both.val
-        first = float(np.median(both.val[: both.tenth]))
+        first = median(both.val[: both.tenth])
         luck = 2 * point_noise(both.val) / np.sqrt(both.tenth) if n >= 8 else 0.0
         return max(0.0, first - float(np.min(level)) - float(luck)) / both.first_gap
 
@@ -286,7 +292,7 @@ def _ratio(context: Context, part: slice) -> float:
     train, val = context.curve("train_loss", averaged=True), context.curve("val_loss")
     both = aligned(context)
     log = train.log and val.log
-    t, v = (float(np.median(x[part])) for x in (both.train, both.val))
+    t, v = (median(x[part]) for x in (both.train, both.val))
     if log:
         return float(np.exp(np.clip(v - t, -300, 300)))
     if min(t, v) <= 0:
@@ -308,7 +314,7 @@ def val_best_level(context: Context) -> Value:
     before = int(np.searchsorted(train.steps, val.steps[0]))
     if train.axis != val.axis or before < 10:
         raise Unavailable("the loss of the untrained model was not logged", ("train_loss",))
-    untrained = train.to_raw(float(np.median(train.cost[:3])))
+    untrained = train.to_raw(median(train.cost[:3]))
     if untrained <= 0 or np.min(val.raw) <= 0:
         raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
     return val.to_raw(val.best) / untrained
@@ -327,7 +333,7 @@ def train_loss_after_best(context: Context) -> Value:
     loss = _average_before(train.steps, train.cost, _on_axis_of(train, val))
     best = int(np.argmin(running_median(val.cost, _smoothing(val.n))))
     last = max(1, (val.n - best) // 5)
-    change = float(np.median(loss[-last:]) - loss[best]) / _span(train.span)
+    change = (median(loss[-last:]) - float(loss[best])) / _span(train.span)
     return Measurement(change, (float(val.steps[best]), float(val.steps[-1])), "train_loss")
 
 
@@ -340,7 +346,7 @@ def train_loss_after_best(context: Context) -> Value:
 )
 def score_ratio(context: Context) -> Value:
     both = aligned(context, "metric")
-    train, val = (-float(np.median(cost[: both.tenth])) for cost in (both.train, both.val))
+    train, val = (-median(cost[: both.tenth]) for cost in (both.train, both.val))
     if context.curve("val_metric").direction != "higher" or min(train, val) < 0 or train == 0:
         raise Unavailable("the metrics are not scores of which higher is better", ("val_metric",))
     return capped_ratio(train, val)
@@ -369,7 +375,7 @@ def val_first_level(context: Context) -> Value:
     train, val = context.curve("train_loss", averaged=True), context.curve("val_loss")
     val.need(2)
     start = train.to_raw(train.start)
-    first = float(np.median(val.raw[:2]))
+    first = median(val.raw[:2])
     if start <= 0 or first < 0:
         raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
     return first / start

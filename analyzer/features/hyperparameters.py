@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyzer.features import Context, Value, feature
+from analyzer.features import Context, Value, feature, once
 from analyzer.features.curves import Unavailable
 from analyzer.hyperparameters import canonical
-from analyzer.model import Measurement
+from analyzer.model import Measurement, Scalar
 
 NUMERIC = {
     "learning_rate": "configured learning rate",
@@ -26,10 +26,15 @@ NUMERIC = {
 }
 
 
+@once
+def _known(context: Context) -> dict[str, Scalar]:
+    return canonical(context.run.hyperparameters)
+
+
 def _register(name: str, meaning: str) -> None:
     @feature(f"hparam.{name}", "value", meaning, low=0)
     def configured(context: Context) -> Value:
-        value = canonical(context.run.hyperparameters).get(name)
+        value = _known(context).get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise Unavailable(f"{name} is not among the hyperparameters", (name,))
         return float(value)
@@ -41,7 +46,7 @@ for _name, _meaning in NUMERIC.items():
 
 @feature("hparam.half_precision", "flag", "1 where the run is configured for fp16 (not bf16)", low=0, high=1)
 def half_precision(context: Context) -> Value:
-    value = canonical(context.run.hyperparameters).get("precision")
+    value = _known(context).get("precision")
     if value is None:
         raise Unavailable("the precision is not among the hyperparameters", ("precision",))
     text = str(value).lower()

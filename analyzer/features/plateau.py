@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import insort
+
 import numpy as np
 
 from analyzer.features import Value, curve_feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import block_edges, block_medians, kendall_tau, mann_kendall_z, running_median
+from analyzer.features.robust import (
+    block_edges,
+    block_medians,
+    kendall_tau,
+    mann_kendall_z,
+    median,
+    running_median,
+)
 from analyzer.model import FloatArray
 
 FINEST = 40  # blocks: enough to place the start of a stretch, few enough to average noise out
@@ -26,10 +35,13 @@ def flat_start(curve: Curve) -> float:
     band = max(BAND * curve.span, 2.0 * float(averaged))
     calm = running_median(blocks, 3)  # one block off the level does not end a stretch
     first = len(blocks) - 1
-    for i in range(len(blocks) - 2, -1, -1):
-        if abs(calm[i] - np.median(blocks[i + 1 :])) > 1.5 * band:
+    following: list[float] = []  # blocks, in order of size
+    while first > 0:
+        insort(following, float(blocks[first]))
+        middle = (following[(len(following) - 1) // 2] + following[len(following) // 2]) / 2
+        if abs(calm[first - 1] - middle) > 1.5 * band:
             break
-        first = i
+        first -= 1
     while first < len(blocks) - 4 and _trends(blocks[first:], BAND * curve.span):
         first += 1
     return float(curve.steps[edges[first]])
@@ -37,7 +49,7 @@ def flat_start(curve: Curve) -> float:
 
 def _trends(stretch: FloatArray, band: float) -> bool:
     half = len(stretch) // 2
-    change = abs(float(np.median(stretch[:half]) - np.median(stretch[half:])))
+    change = abs(median(stretch[:half]) - median(stretch[half:]))
     return change > band and abs(kendall_tau(stretch)) > 0.5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,11 +14,22 @@ FINE_HALF = 16  # half a window, in blocks: finer ones change a median little
 MOST_WINDOWED = 300_000  # values in all windows of a running median together
 
 
+def median(values: FloatArray) -> float:
+    """Median of finite values, NaN for none: np.median's checks take longer than its work on most curves."""
+    if not len(values):
+        return float("nan")
+    half = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, half)[half])
+    middle = np.partition(values, (half - 1, half))[half - 1 : half + 1]
+    return float((middle[0] + middle[1]) / 2)
+
+
 def mad_sigma(values: FloatArray) -> float:
     """Standard deviation estimated by the median absolute deviation; 0 for fewer than 2 values."""
     if len(values) < 2:
         return 0.0
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
+    return MAD_TO_SIGMA * median(np.abs(values - median(values)))
 
 
 def point_noise(values: FloatArray) -> float:
@@ -30,7 +41,7 @@ def point_noise(values: FloatArray) -> float:
     if len(values) < 4:
         return 0.0
     curvature = values[1:-1] - 0.5 * (values[:-2] + values[2:])
-    return float(MAD_TO_SIGMA * np.median(np.abs(curvature)) / np.sqrt(1.5))
+    return float(MAD_TO_SIGMA * median(np.abs(curvature)) / np.sqrt(1.5))
 
 
 def block_edges(n: int, blocks: int) -> np.ndarray:
@@ -75,19 +86,27 @@ def running_median(values: FloatArray, width: int) -> FloatArray:
         return values
     if half > FINE_HALF and n * half > MOST_WINDOWED:
         return _coarse_running_median(values, half)
-    middle = _row_medians(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1))
-    return np.concatenate([_prefix_medians(values, half), middle, _prefix_medians(values[::-1], half)[::-1]])
+    order = np.argsort(values)
+    ranks = np.empty(n, np.int16 if n < 2**15 else np.int32)  # narrow ones are told apart faster than floats
+    ranks[order] = np.arange(n)
+    windows = _windows(ranks, half)
+    windows.partition(half, axis=1)
+    return np.asarray(values[order[windows[:, half]]])
 
 
-def _prefix_medians(values: FloatArray, count: int) -> FloatArray:
-    """Median of the first 1, 3, 5, ... values, ``count`` of them."""
-    known = sorted(values[:1].tolist())
-    medians = known[:]
-    for pair in values[1 : 2 * count - 1].reshape(-1, 2).tolist():
-        for value in pair:
-            bisect.insort(known, value)
-        medians.append(known[len(known) // 2])
-    return np.array(medians)
+def _windows(ranks: np.ndarray, half: int) -> np.ndarray:
+    """Each rank's neighbours on both sides; at the ends, where one side has fewer, as many on the other.
+
+    What is left out is replaced by as many ranks below all others as above, which leaves the median.
+    """
+    n, width = len(ranks), 2 * half + 1
+    padding = np.full(half, -1, ranks.dtype), np.full(half, n, ranks.dtype)
+    padded = np.concatenate([padding[0], ranks, padding[1]])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, width).copy()
+    place, row = np.arange(width), np.arange(half)[:, None]
+    windows[:half][place > row + half] = n
+    windows[n - half :][place <= row] = -1
+    return windows
 
 
 def _coarse_running_median(values: FloatArray, half: int) -> FloatArray:
@@ -113,12 +132,18 @@ def theil_sen(x: FloatArray, y: FloatArray, most: int = 200) -> float:
     NaN for fewer than 2 distinct x. Sen (1968), https://doi.org/10.1080/01621459.1968.10480934
     """
     x, y = block_medians(x, most), block_medians(y, most)
-    i, j = np.triu_indices(len(x), 1)
-    dx = x[j] - x[i]
+    i, j = _pairs(len(x))
+    dx, dy = x[j] - x[i], y[j] - y[i]
     usable = dx > 0
-    if not usable.any():
-        return float("nan")
-    return float(np.median((y[j] - y[i])[usable] / dx[usable]))
+    if not usable.all():
+        dx, dy = dx[usable], dy[usable]
+    return median(dy / dx)
+
+
+@lru_cache(maxsize=16)
+def _pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of all pairs of ``n`` points, earlier and later; not to be written to."""
+    return np.triu_indices(n, 1)
 
 
 def mann_kendall_z(y: FloatArray, most: int = 200) -> float:
@@ -132,7 +157,7 @@ def mann_kendall_z(y: FloatArray, most: int = 200) -> float:
     n = len(y)
     if n < 4:
         return 0.0
-    i, j = np.triu_indices(n, 1)
+    i, j = _pairs(n)
     s = float(np.sign(y[j] - y[i]).sum())
     _, ties = np.unique(y, return_counts=True)
     variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
@@ -148,7 +173,7 @@ def kendall_tau(y: FloatArray, most: int = 200) -> float:
     y = block_medians(y, most)
     if len(y) < 2:
         return 0.0
-    i, j = np.triu_indices(len(y), 1)
+    i, j = _pairs(len(y))
     return float(np.sign(y[j] - y[i]).mean())
 
 
@@ -157,9 +182,9 @@ def detrend(y: FloatArray) -> FloatArray:
     x = np.arange(len(y), dtype=np.float64)
     slope = theil_sen(x, y)
     if not np.isfinite(slope):
-        return y - np.median(y)
+        return y - median(y)
     residual = y - slope * x
-    return np.asarray(residual - np.median(residual))
+    return np.asarray(residual - median(residual))
 
 
 def lag_correlation(y: FloatArray, lag: int) -> float:
@@ -176,14 +201,16 @@ def bend(x: FloatArray, y: FloatArray) -> int:
 
     Least squares over every break that leaves 2 points on either side; for fewer than 5 points 0.
     """
-    best, where = np.inf, 0
+    n = len(x)
+    if n < 5:
+        return 0
     centred = (x - x[0]) / (x[-1] - x[0])
-    for k in range(2, len(x) - 2):
-        design = np.column_stack([np.ones_like(centred), centred, np.maximum(0, centred - centred[k])])
-        left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-        if (error := float(left @ left)) < best:
-            best, where = error, k
-    return where
+    line = np.linalg.qr(np.column_stack([np.ones(n), centred]))[0]
+    hinges = np.maximum(0, centred - centred[2 : n - 2, None])
+    hinges -= hinges @ line @ line.T  # what a straight line does not explain of them
+    left = y - line @ (line.T @ y)
+    explained = (hinges @ left) ** 2 / np.einsum("ij,ij->i", hinges, hinges)
+    return 2 + int(np.argmax(explained))
 
 
 def bootstrap_slopes(y: FloatArray, samples: int = 400) -> FloatArray:
@@ -198,9 +225,12 @@ def bootstrap_slopes(y: FloatArray, samples: int = 400) -> FloatArray:
     slope = float(weights @ y)
     residual = y - y.mean() - slope * x
     length = max(1, round(n ** (1 / 3)))
-    starts = np.random.default_rng(0).integers(0, n - length + 1, (samples, -(-n // length)))
-    index = (starts[:, :, None] + np.arange(length)).reshape(samples, -1)[:, :n]
-    return np.asarray(slope + residual[index] @ weights)
+    blocks = -(-n // length)
+    starts = np.random.default_rng(0).integers(0, n - length + 1, (samples, blocks))
+    in_blocks = np.resize(np.append(weights, np.zeros(blocks * length - n)), (blocks, length))
+    # What each stretch of residuals adds to the slope, by the block that it is put into.
+    adds = in_blocks @ np.lib.stride_tricks.sliding_window_view(residual, length).T
+    return np.asarray(slope + adds[np.arange(blocks), starts].sum(axis=1))
 
 
 def capped_ratio(numerator: float, denominator: float, cap: float = Z_CAP) -> float:

@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from analyzer.features import Value, curve_feature
-from analyzer.features.curves import BLOCKS, Curve, Unavailable
-from analyzer.features.robust import MAD_TO_SIGMA, block_medians, mad_sigma, running_median
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import MAD_TO_SIGMA, mad_sigma, running_median
 from analyzer.model import FloatArray, Measurement
 
 SIGMAS = 8.0
@@ -54,21 +54,20 @@ def without_jumps(curve: Curve) -> FloatArray:
 
 
 def _cut_down(curve: Curve) -> FloatArray:
-    residual = curve.linear - local_level(curve, curve.linear)
+    residual = curve.linear - curve.linear_level
     reach = SIGMAS * mad_sigma(residual)
     return np.asarray(curve.linear - residual + np.clip(residual, -reach, reach))
 
 
 def _find(curve: Curve) -> Spikes:
     """On the curve's own scale; where that is logarithmic and shows none, on the linear one."""
-    found = _jumps(curve, curve.cost, curve.span, curve.log)
+    found = _jumps(curve, curve.cost, curve.level, curve.span, curve.log)
     if curve.log and not (len(found.steps) and found.isolated):
-        return _jumps(curve, curve.linear, curve.linear_span, False)
+        return _jumps(curve, curve.linear, curve.linear_level, curve.linear_span, False)
     return found
 
 
-def _jumps(curve: Curve, cost: FloatArray, span: float, log: bool) -> Spikes:
-    level = local_level(curve, cost)
+def _jumps(curve: Curve, cost: FloatArray, level: FloatArray, span: float, log: bool) -> Spikes:
     residual = cost - level
     skip = max(2, curve.n // 25)  # the first steep descent is no spike, nor is its first wobble
     batches = curve.role == "train_loss" and not log
@@ -111,13 +110,6 @@ def _outstanding(excess: FloatArray) -> np.ndarray:
     gaps = np.flatnonzero((ranked[:-1] >= GAP * ranked[1:]) & (ranked[:-1] > 1))
     gaps = gaps[gaps < MANY]
     return np.asarray(excess >= ranked[gaps[-1]] if len(gaps) else np.zeros(len(excess), bool))
-
-
-def local_level(curve: Curve, values: FloatArray) -> FloatArray:
-    """Running median over a window that a spike cannot fill."""
-    if curve.n <= 4000:
-        return running_median(values, max(9, curve.n // 25 | 1))
-    return np.interp(curve.steps, curve.block_steps, running_median(block_medians(values, BLOCKS), 5))
 
 
 def _sigma(residual: FloatArray, level: FloatArray, skip: int, batches: bool) -> FloatArray:
