@@ -1,6 +1,6 @@
 // The table of runs: filtered, sorted, and drawn only where it is in view.
 
-const ROW = 40;
+const ROW = 48;
 const COLUMNS = [
   ["Verdict", (i) => data.verdict[i]], ["Run", (i) => data.name[i]], ["Findings", (i) => data.rules[i].length],
   ["Curve", null], ["Steps", (i) => data.steps[i]], ["Hours", (i) => data.hours[i]], ["Wasted", (i) => data.wasted[i]],
@@ -8,13 +8,19 @@ const COLUMNS = [
 const state = { text: "", verdicts: new Set(), rule: null, column: -1, up: true };
 let order = data.name.map((_, i) => i);
 
+// A run's own name over the folder it is in: of a long path the end tells runs apart.
+const named = (name) => {
+  const cut = name.lastIndexOf("/");
+  return cut < 0 ? name : [name.slice(cut + 1), h("span", { class: "folder" }, name.slice(0, cut))];
+};
+
 const cells = (i) => {
   const rules = data.rules[i].map((r) => data.rule[r]).join(", ");
   const open = () => show(i);
   return [
     h("span", {}, badge(data.verdicts[data.verdict[i]])),
-    h("button", { type: "button", class: "name", title: data.name[i], onclick: open }, data.name[i]),
-    h("span", { title: rules }, rules || "–"),
+    h("button", { type: "button", class: "name", title: data.name[i], onclick: open }, named(data.name[i])),
+    h("span", { class: "rules", title: rules }, rules || "–"),
     svg("svg", { class: "thumb", viewBox: "0 0 110 26", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("path", { d: thumbPath(data.thumb[i], 110, 26) })),
     h("span", { class: "n" }, shown(data.steps[i])),
