@@ -371,3 +371,26 @@ def test_updates_and_gradients_come_from_adam_s_state(tmp_path):
     expected = float((moments[0] * moments[1]) ** 0.5 / (moments[-2] * moments[-1]) ** 0.5)
     assert features["optimizer.layer_ratio"].value == pytest.approx(expected, rel=1e-3)
     assert 1e-4 < features["update.ratio"].value < 0.1
+
+
+def test_what_is_called_dead_counts_as_units_unless_it_looks_like_zeros():
+    def dead(*values):
+        logged = Series("dead/relu1", np.arange(len(values)), np.array(values), role="activation_dead_units")
+        return compute(Run("r", "r", (logged,)))["act.dead_units"]
+
+    assert dead(0.0, 0.4, 0.66, 0.66).value == 0.66
+    assert dead(0, 40, 66, 66).value == 0.66  # percent
+    assert dead(0.5, 0.55, 0.7, 0.7) == Missing(
+        "no share of dead units was logged, and the model was not run", ("activations",)
+    )
+    assert dead(0.9, 0.95, 0.95, 0.95).value == 0.95
+    assert isinstance(dead(12, 200, 310, 330), Missing)  # a count
+
+
+def test_values_of_layers_that_are_negative_are_no_gradient_norms():
+    layers = [
+        Series(f"grads/fc{i}", np.arange(9.0), np.full(9, value), role="grad_norm_layer", subject=f"fc{i}")
+        for i, value in enumerate((-1e-6, 1e-6, 1.0, 1.0))
+    ]
+    assert compute(Run("r", "r", tuple(layers)))["grad.layer_ratio"].value == pytest.approx(1e-6)
+    assert isinstance(compute(Run("r", "r", tuple(layers[:3])))["grad.layer_ratio"], Missing)

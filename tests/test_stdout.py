@@ -54,6 +54,18 @@ def test_step_lines_and_evaluations_share_an_axis(tmp_path: Path) -> None:
     assert found["loss"].points == 50 and found["loss"].axis == "step"
 
 
+def test_a_loss_of_the_step_or_the_epoch_is_no_counter(tmp_path: Path) -> None:
+    text = "".join(
+        f"epoch {i // 4} | step {i} | train_loss_step {2 - i / 9:.4f} | lr 0.004\n"
+        + (f"epoch {i // 4} | step {i} | train_loss_epoch {2 - i / 8:.4f}\n" if i % 4 == 3 else "")
+        for i in range(12)
+    )
+    found = curves(tmp_path, text)
+    assert set(found) == {"train_loss_step", "train_loss_epoch", "lr"}
+    assert found["train_loss_step"].steps.tolist() == list(range(12))
+    assert found["train_loss_epoch"].steps.tolist() == [3, 7, 11]
+
+
 def test_step_word_value_lines(tmp_path: Path) -> None:
     text = "".join(
         f"{i} train {9 - i}\n" + (f"{i} val {9.5 - i}\n{i} hella 0.2{i}\n" if i % 2 == 0 else "")

@@ -300,7 +300,7 @@ def _middle(groups: list[Series]) -> list[Series]:
 def _norm_of_layers(run: Run) -> list[Series]:
     """The global gradient norm from those of the layers."""
     logged = run.by_role("grad_norm_layer") or layer_series(run, "grad_norm_layer")
-    layers = [s for s in logged if s.points]
+    layers = [s for s in logged if s.points and not np.any(s.values < 0)]
     if not layers:
         return []
     first = max(layers, key=lambda s: s.points)

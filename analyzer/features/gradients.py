@@ -16,7 +16,7 @@ from analyzer.model import FloatArray, Measurement, Run, Series
 def layer_norms(run: Run) -> list[Series]:
     """Per-layer norms in depth order: by the numbers in their names, else as logged."""
     logged = run.by_role("grad_norm_layer") or layer_series(run, "grad_norm_layer")
-    found = [s for s in logged if np.isfinite(s.values).any()]
+    found = [s for s in logged if np.isfinite(s.values).any() and not np.any(s.values < 0)]  # sizes only
     numbered = [(_numbers(s.subject), s) for s in found]
     if len({key for key, _ in numbered if key}) >= 2:
         return [s for _, s in sorted(numbered, key=lambda pair: pair[0])]

@@ -42,6 +42,7 @@ INNER_LABEL = re.compile(
     r"(?:^|[^a-z])(?:global[_ ]?step|step|iter|iters|iteration|iterations|batch|batches|num_updates|updates?|it)s?[^a-z]*$",
     re.IGNORECASE,
 )
+METRIC_LABEL = re.compile(r"(?:loss|acc|accuracy)_(?:step|iter|batch|epoch)\W*$", re.IGNORECASE)
 TOTAL_LABEL = re.compile(r"^[\s\])]*(?:/|of)[\s\[(]*$")
 OPEN_LABEL = re.compile(r"(?:[\[(]|^\s*[:|])\s*$")
 EPISODE_LABEL = re.compile(r"(?:^|[^a-z])episodes?[^a-z]*$", re.IGNORECASE)
@@ -156,6 +157,7 @@ def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) ->
         label = labels[at]
         follows = labels[at + 1]
         context += label
+        counter = "" if METRIC_LABEL.search(label) else label
         if mark == "#u":
             continue
         is_total = bool(TOTAL_LABEL.match(label)) and at > 0
@@ -163,11 +165,11 @@ def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) ->
             total = at
         elif is_total:
             continue
-        elif EPOCH_LABEL.search(label) or EPISODE_LABEL.search(label) or _is_bracketed_epoch(at, labels):
+        elif EPOCH_LABEL.search(counter) or EPISODE_LABEL.search(counter) or _is_bracketed_epoch(at, labels):
             epoch = at if epoch is None else epoch
-        elif GLOBAL_LABEL.search(label):
+        elif GLOBAL_LABEL.search(counter):
             inner, total = at, None
-        elif INNER_LABEL.search(label) or _is_bracketed_counter(at, labels):
+        elif INNER_LABEL.search(counter) or _is_bracketed_counter(at, labels):
             inner = at if inner is None else inner
         elif re.fullmatch(r"\s*\(\s*", label) and slots and slots[-1].at == at - 1:
             slots[-1] = replace(slots[-1], mean_at=at)
