@@ -148,6 +148,7 @@ def test_changed_rules_are_applied_without_reading(tree: Path) -> None:
     assert (again.counts.read, again.counts.judged) == (0, 4)
     assert not any(f["rule"] == "overfitting" for r in again.records for f in r.findings)
     assert {r.verdict for r in again.records} == {"healthy"}
+    assert audited(tree, ignore=("overfitting",)).counts.unchanged == 4, "also where the rules said the same"
 
 
 @pytest.mark.usefixtures("in_process")

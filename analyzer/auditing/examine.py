@@ -107,12 +107,15 @@ class Stored(Mapping[str, Measurement | Missing]):
 
 
 def judge(path: str, runs: Sequence[Kept], settings: Settings) -> Outcome:
-    """Judge runs anew from their stored features; state ``unread`` where those do not suffice."""
+    """Judge runs anew from their stored features.
+
+    State ``same``, without runs, where the rules say what they said; ``unread`` where features are lacking.
+    """
     start = time.perf_counter()
     judged = [_judged(run, rules_of(settings)) for run in runs]
     kept = tuple(run for run in judged if run)
-    state = "done" if len(kept) == len(runs) else "unread"
-    return Outcome(path, state, kept, cost=time.perf_counter() - start)
+    state = "unread" if len(kept) < len(runs) else "same" if kept == tuple(runs) else "done"
+    return Outcome(path, state, kept if state == "done" else (), cost=time.perf_counter() - start)
 
 
 def _judged(kept: Kept, rules: Sequence[Rule]) -> Kept | None:
@@ -121,29 +124,33 @@ def _judged(kept: Kept, rules: Sequence[Rule]) -> Kept | None:
     lost = waste({f.rule for f in findings}, features)
     if features.lacking:
         return None
-    old, document = records.record_of(kept.record), json.loads(unpacked(kept.document))
     if not features:  # nothing could be measured
         return kept
+    document = json.loads(unpacked(kept.document))
     problems = [p for p in document["problems"] if p["kind"] != "rule-error"]
-    document |= {
-        "verdict": verdict(findings, rules, absent),
-        "findings": [finding_document(f) for f in findings],
-        "not_applicable": [{"rule": a.rule, "missing": list(a.missing)} for a in absent],
-        "problems": problems + [{"path": p.path, "kind": p.kind, "message": p.message} for p in failed],
-        "waste": lost and asdict(lost),
-    }
+    said = strict(
+        {
+            "verdict": verdict(findings, rules, absent),
+            "findings": [finding_document(f) for f in findings],
+            "not_applicable": [{"rule": a.rule, "missing": list(a.missing)} for a in absent],
+            "problems": problems + [{"path": p.path, "kind": p.kind, "message": p.message} for p in failed],
+            "waste": lost and asdict(lost),
+        }
+    )
+    if all(document[key] == value for key, value in said.items()):
+        return kept
+    old = records.record_of(kept.record)
     member = replace(
         old.member,
-        verdict=document["verdict"],
+        verdict=said["verdict"],
         findings=tuple((f.rule, f.severity) for f in findings if f.explained_by is None),
         waste=lost,
     )
     new = replace(
         old,
         member=member,
-        findings=tuple(records.light_finding(f) for f in document["findings"]),
-        problems=tuple(document["problems"]),
+        findings=tuple(records.light_finding(f) for f in said["findings"]),
+        problems=tuple(said["problems"]),
     )
-    return Kept(
-        records.record_text(new), packed(json.dumps(strict(document), separators=(",", ":"))), kept.features
-    )
+    text = json.dumps({**document, **said}, separators=(",", ":"))
+    return Kept(records.record_text(new), packed(text), kept.features)

@@ -97,10 +97,11 @@ class Ledger:
             self.connection.execute("INSERT INTO tails VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def judged(self, entry: Entry, outcome: Outcome, rules: str) -> None:
-        """Replace what the rules said of a bundle that was not read again."""
-        self.connection.execute("DELETE FROM runs WHERE bundle = ?", (entry.id,))
+        """Replace what the rules said of a bundle that was not read again, unless they say the same."""
         self.connection.execute("UPDATE bundles SET rules = ? WHERE id = ?", (rules, entry.id))
-        self._put_runs(entry.id, outcome.runs)
+        if outcome.state != "same":
+            self.connection.execute("DELETE FROM runs WHERE bundle = ?", (entry.id,))
+            self._put_runs(entry.id, outcome.runs)
 
     def _put_runs(self, bundle: int | None, runs: Sequence[Kept]) -> None:
         for number, run in enumerate(runs):

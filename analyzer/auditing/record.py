@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from analyzer.model import (
     Best,
     Features,
     FloatArray,
-    IntArray,
     Measurement,
     Member,
     Missing,
@@ -161,7 +161,8 @@ def _sketched(run: Run) -> list[Series]:
 
 def sketch(series: Series) -> Document:
     """A curve in at most 64 points, its extremes among them, its numbers to five digits."""
-    kept = np.unique(np.concatenate([_ends(part, series.values) for part in _parts(series)]))
+    finite = np.flatnonzero(np.isfinite(series.values) & np.isfinite(series.steps))
+    kept = finite[_telling(series.values[finite])]
     return {
         "role": series.role,
         "tag": series.tag,
@@ -170,18 +171,18 @@ def sketch(series: Series) -> Document:
     }
 
 
-def _parts(series: Series) -> list[IntArray]:
-    """The indices of the finite points, cut into sixteen stretches of equally many."""
-    finite = np.flatnonzero(np.isfinite(series.values) & np.isfinite(series.steps))
-    return [part for part in np.array_split(finite, PARTS) if len(part)] or [finite]
-
-
-def _ends(part: IntArray, values: FloatArray) -> IntArray:
-    """The first, last, lowest and highest of some points."""
-    if len(part) <= 4:
-        return part
-    chosen = values[part]
-    return part[[0, -1, int(chosen.argmin()), int(chosen.argmax())]]
+def _telling(values: FloatArray) -> list[int]:
+    """Indices of the first, last, lowest and highest of each of sixteen stretches of finite values."""
+    n = len(values)
+    if n <= 4 * PARTS:
+        return list(range(n))
+    edges = [n * part // PARTS for part in range(PARTS + 1)]
+    found = set(edges[:-1]).union(edge - 1 for edge in edges[1:])
+    for first, past in pairwise(edges):
+        stretch = values[first:past]
+        found.add(first + int(stretch.argmin()))
+        found.add(first + int(stretch.argmax()))
+    return sorted(found)
 
 
 def rounded(values: FloatArray) -> list[float]:

@@ -65,7 +65,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one bundle. ``state`` is done, timed-out, killed or unread (features were missing)."""
+    """What came of one bundle. ``state`` is done, timed-out, killed, unread (features are lacking) or same."""
 
     path: str
     state: str = "done"

@@ -112,7 +112,7 @@ def tensor_document(layer: LayerStats) -> Document:
 def strict(value: Any) -> Any:
     """The value in strict JSON's terms: no NaN, no lone surrogates, whole numbers as integers."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, dict) or hasattr(value, "items"):

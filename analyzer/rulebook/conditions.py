@@ -10,7 +10,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from analyzer.model import All, Condition, Features, Leaf, Measurement, Missing, Not, Param, SomeOf, Unless
 from analyzer.rulebook.nodes import did_you_mean, parse_number
@@ -37,16 +37,14 @@ class LeafError(ValueError):
         self.message, self.hint, self.offset = message, hint, offset
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A comparison that was decided; under a ``not``, ``leaf`` is the opposite comparison."""
 
     leaf: Leaf
     measurement: Measurement
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a condition came to, and why.
 
     ``leaves`` are the comparisons that held (True) or failed (False) and so decided it;
@@ -130,14 +128,15 @@ def _unless(condition: Unless, features: Features, weigh: Weigh | None, negated:
 
 
 def _leaf(leaf: Leaf, features: Features, weigh: Weigh, negated: bool) -> Outcome:
-    found = features.get(leaf.feature, Missing(f"{leaf.feature} was not measured"))
-    if isinstance(found, Missing):
-        return Outcome(None, missing=((leaf.feature, found),))
+    found = features.get(leaf.feature)
+    if not isinstance(found, Measurement):
+        return Outcome(None, missing=((leaf.feature, found or Missing(f"{leaf.feature} was not measured")),))
     if math.isnan(found.value):
         return Outcome(None, missing=((leaf.feature, Missing(f"{leaf.feature} is not a number")),))
-    op = OPPOSITE[leaf.op] if negated else leaf.op
-    decided = Decided(Leaf(leaf.feature, op, leaf.threshold, leaf.param), found)
-    holds = bool(OPERATORS[op](found.value, leaf.threshold))
+    if negated:
+        leaf = Leaf(leaf.feature, OPPOSITE[leaf.op], leaf.threshold, leaf.param)
+    decided = Decided(leaf, found)
+    holds = bool(OPERATORS[leaf.op](found.value, leaf.threshold))
     return Outcome(holds, (decided,), margin=weigh(decided) if holds else None)
 
 
@@ -172,11 +171,14 @@ def _some(outcomes: list[Outcome], negated: bool) -> Outcome:
 
 
 def _leaves(outcomes: list[Outcome]) -> tuple[Decided, ...]:
+    if len(outcomes) == 1:
+        return outcomes[0].leaves
     return tuple(dict.fromkeys(leaf for o in outcomes for leaf in o.leaves))
 
 
 def _missing(outcomes: list[Outcome]) -> tuple[tuple[str, Missing], ...]:
-    return tuple(dict.fromkeys(m for o in outcomes if o.value is None for m in o.missing))
+    undecided = [o.missing for o in outcomes if o.value is None]
+    return tuple(dict.fromkeys(m for missing in undecided for m in missing)) if undecided else ()
 
 
 def margin(decided: Decided) -> float:
