@@ -140,6 +140,18 @@ def test_keras_bars_count_by_their_final_state(tmp_path: Path) -> None:
     assert found["loss"].steps.tolist() == found["val_loss"].steps.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("bar", ["[==============================]", "━━━━━━━━━━━━━━━━━━━━"])
+def test_keras_bars_of_which_only_the_final_state_is_left(tmp_path: Path, bar: str) -> None:
+    losses = ["2.0", "0.5", "nan", "nan"]
+    text = "".join(
+        f"Epoch {e}/4\n66/66 {bar} 5s 7ms/step - loss: {loss} - val_loss: {loss}\n"
+        for e, loss in enumerate(losses, start=1)
+    )
+    found = curves(tmp_path, text)
+    assert found["loss"].steps.tolist() == found["val_loss"].steps.tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(found["loss"].values, [2.0, 0.5, np.nan, np.nan])
+
+
 def test_tqdm_bars_count_by_their_final_state(tmp_path: Path) -> None:
     text = "".join(
         "".join("\r" + bar(i, 100, f"Epoch {e}: ", f"loss={2 / (e + 1) + (100 - i) / 100:.3f}") for i in range(0, 101, 20)) + "\n"

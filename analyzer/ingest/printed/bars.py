@@ -39,7 +39,7 @@ def advance(bars: Bars, entries: list[Entry], entry: Entry, done: float, identit
     bar = bars.get(identity)
     if bar is None:
         bar = bars[identity] = Bar(entry, done)
-    elif _starts_over(bar, entry, done):
+    elif _starts_over(bar, entry, done) or _headed(entries, bar.entry):
         if bar.done == bar.entry.total:
             entries.append(bar.entry)
         bar.passes += 1
@@ -57,6 +57,12 @@ def _starts_over(bar: Bar, entry: Entry, done: float) -> bool:
     if done != bar.done or entry.epoch != bar.entry.epoch:
         return done < bar.done or entry.epoch != bar.entry.epoch
     return entry.epoch is None and entry.line > bar.entry.line + 2 and entry.values != bar.entry.values
+
+
+def _headed(entries: list[Entry], state: Entry) -> bool:
+    """Whether a line that only names an epoch follows a state of a bar: the next pass begins there."""
+    last = entries[-1] if entries else None
+    return last is not None and last.line > state.line and last.epoch is not None and not last.plan.slots
 
 
 def finished(bars: Bars, entries: list[Entry]) -> list[Entry]:
