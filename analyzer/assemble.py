@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.checkpoints import open_checkpoint
-from analyzer.checkpoints.entries import natural
 from analyzer.discover import SPLIT_WORDS, Group, LogFile
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, FloatArray, Histograms, Problem, Reading, Run, Scalar, Series, Text
@@ -129,6 +128,8 @@ def _checkpoints(paths: Sequence[Path], collected: _Collected) -> tuple[Checkpoi
 
 
 def _age(checkpoint: Checkpoint) -> tuple[float, float, list[tuple[int, str]]]:
+    from analyzer.checkpoints.entries import natural  # logs without checkpoints need nothing of those
+
     step = checkpoint.step if checkpoint.step is not None else -1
     epoch = checkpoint.epoch if checkpoint.epoch is not None else -1
     return (step, epoch, natural(checkpoint.path))

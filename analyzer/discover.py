@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from analyzer.checkpoints import container_for, leading
 from analyzer.ingest import HEAD_BYTES, Ingestor, events, ingestor_for, wire
@@ -92,8 +93,7 @@ class Group:
         return self.path.parent if self.path in files else self.path
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(NamedTuple):
     groups: tuple[Group, ...]
     problems: tuple[Problem, ...]
     passed_over: tuple[Path, ...]  # files that are neither logs nor checkpoints

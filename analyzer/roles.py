@@ -1,4 +1,4 @@
-"""Tag names -> roles, by the table in ``roles.yaml``.
+"""Tag names -> roles, by the table in ``roles.yaml``, read from its copy ``roles.json``.
 
 A tag is cut into words, words and phrases become concepts, and the first rule of the table whose
 concepts are there decides. What only the run as a whole can tell (whether a loss is a total or a
@@ -8,10 +8,11 @@ a wrong role is worse than none.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -28,8 +29,7 @@ NOTHING: Mapping[tuple[str, ...], str] = {}
 CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z][a-z])(?=[A-Z][a-z])|(?<=[A-Z]{2})(?=[A-Z][a-z]{2})")
 
 
-@dataclass(frozen=True, slots=True)
-class RoleMatch:
+class RoleMatch(NamedTuple):
     """What a tag means. ``subject``: the layer, class, term or metric it speaks of."""
 
     role: str
@@ -37,8 +37,7 @@ class RoleMatch:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class RoleInfo:
+class RoleInfo(NamedTuple):
     """``single``: a run has one such quantity, so naming it by hand replaces what was guessed."""
 
     direction: Direction
@@ -106,7 +105,7 @@ def _fits(rule: _Rule, concepts: frozenset[str]) -> bool:
 
 
 class _Table:
-    """``roles.yaml``, compiled."""
+    """The table, compiled."""
 
     def __init__(self, data: Mapping[str, Any]):
         self.roles = {name: RoleInfo(**info) for name, info in data["roles"].items()}
@@ -160,11 +159,8 @@ def _rule(entry: Mapping[str, Any]) -> _Rule:
 
 @lru_cache(maxsize=1)
 def _table() -> _Table:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
-    text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-    return _Table(loader(text).get_single_data())
+    text = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+    return _Table(json.loads(text))
 
 
 class _Roles(Mapping[str, RoleInfo]):
@@ -380,7 +376,7 @@ def _change(drafts: dict[str, _Draft], tag: str, role: str) -> None:
     direction = ROLES[role].direction
     if direction == "unknown":
         direction = draft.match.direction
-    drafts[tag] = draft._replace(match=replace(draft.match, role=role, direction=direction))
+    drafts[tag] = draft._replace(match=draft.match._replace(role=role, direction=direction))
 
 
 def _of(drafts: Mapping[str, _Draft], role: str) -> dict[str, RoleMatch]:
@@ -426,8 +422,8 @@ def _demote_partial_accuracies(drafts: dict[str, _Draft]) -> None:
             for tag, match in found.items():
                 if match.subject not in qualifiers:
                     _change(drafts, tag, f"{split}_metric")
-                    named = replace(
-                        drafts[tag].match, direction="higher", subject=f"{match.subject}_accuracy"
+                    named = drafts[tag].match._replace(
+                        direction="higher", subject=f"{match.subject}_accuracy"
                     )
                     drafts[tag] = drafts[tag]._replace(match=named)
 
@@ -442,9 +438,8 @@ def _tell_classes_by_number(drafts: dict[str, _Draft]) -> None:
     for by_number in numbered.values():
         if len(by_number) > 1 and set(by_number) == set(range(len(by_number))):
             for index, tag in by_number.items():
-                match = replace(
-                    drafts[tag].match, role=f"{drafts[tag].split}_class_metric", subject=str(index)
-                )
+                role = f"{drafts[tag].split}_class_metric"
+                match = drafts[tag].match._replace(role=role, subject=str(index))
                 drafts[tag] = drafts[tag]._replace(match=match)
 
 
@@ -523,7 +518,7 @@ def with_roles(series: Sequence[Series], overrides: Mapping[str, str] | None = N
     for tag, match in matches.items():
         held_out = match.role.replace("test_", "val_")
         if match.role.startswith("test_") and not _logged(held_out, logged) and tag not in (overrides or {}):
-            matches[tag] = replace(match, role=held_out)
+            matches[tag] = match._replace(role=held_out)
     return tuple(_with_role(s, matches.get(s.tag)) for s in series)
 
 

@@ -190,3 +190,18 @@ def test_the_package_itself_loads_nothing_but_itself(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_reading_event_files_loads_what_reads_them_and_no_more(tmp_path: Path) -> None:
+    events(tmp_path / "exp", tags=("train/loss", "val/loss", "lr"))
+    code = (
+        "import sys, analyzer\nassert analyzer.read('exp')\n"
+        "late = ('yaml', 'analyzer.model.judged', 'analyzer.checkpoints.entries', 'analyzer.rulebook',"
+        " 'analyzer.features', 'analyzer.remote.archives', 'analyzer.ingest.delimited')\n"
+        "print([name for name in late if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

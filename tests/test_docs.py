@@ -16,7 +16,7 @@ def test_generated_pages_are_current():
     assert spec and spec.loader
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    assert generate.stale() == []
+    assert generate.stale() == [], "run python docs/generate.py"
 
 
 def test_links_of_the_documentation_lead_somewhere():

@@ -27,7 +27,7 @@ from analyzer.discover import discover, passed_over_problem
 from analyzer.insight import insight
 from analyzer.model import Insight, Problem
 from analyzer.remote import source
-from analyzer.remote.archives import archive_kind
+from analyzer.remote.limits import archive_kind
 
 UNSEEN = ("missing", "unreadable")  # what lies there may be there again tomorrow
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from io import FileIO
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -49,8 +49,7 @@ class Run:
     size: int  # bytes of a period
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Window:
+class Window(NamedTuple):
     """Verified records: those of the ``runs``, and others at ``starts`` in order of the file.
 
     Payload i of the others is ``data[starts[i] : starts[i] + lengths[i]]``; ``base`` is the offset in

@@ -20,9 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 from analyzer.errors import IngestError
 from analyzer.model import Problem
-from analyzer.remote.archives import archive_kind, open_archive
 from analyzer.remote.copies import Copies, Folder
-from analyzer.remote.limits import Refused, reason_of
+from analyzer.remote.limits import Refused, archive_kind, reason_of
 
 if TYPE_CHECKING:
     from analyzer.remote.urls import Progress
@@ -72,6 +71,8 @@ def local_copies(
 
                 _guarded(copies, item, fetch, progress)
             elif archive := archive_kind(item):
+                from analyzer.remote.archives import open_archive
+
                 _guarded(copies, item, open_archive, archive)
             else:
                 copies.paths.append(item)

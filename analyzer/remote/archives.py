@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ MAX_RATIO = 200  # text of logs packs ten to fifty times
 RATIO_FLOOR = 64 << 20  # bytes unpacked before the ratio counts: few zeros hurt nobody
 MAX_READ = 16 << 20  # in one piece: a directory of 50,000 members fits
 OVERSIZE = "its directory is larger than that of any archive of logs"
-TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +35,6 @@ class _Member:
     open: Callable[[], IO[bytes]]
     refusal: tuple[str, str] | None = None
     own_damage: tuple[type[Exception], ...] = ()  # errors that leave the other members readable
-
-
-def archive_kind(path: Path) -> str | None:
-    """zip or tar for an archive of logs; None for anything else, such as a checkpoint that is a zip."""
-    if not is_archive_name(path) or not path.is_file():
-        return None
-    try:
-        head = read_head(path)
-    except OSError:
-        return None  # discovery says why
-    if not head or sort_of(path, head) != "other":
-        return None
-    return "zip" if path.suffix.lower() == ".zip" else "tar"
-
-
-def is_archive_name(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" or TAR.search(path.name) is not None
 
 
 def open_archive(copies: Copies, archive: Path, room: Path, kind: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyzer.checkpoints import container_for
-from analyzer.discover import NO_LOG, OTHER_SUFFIXES
+from analyzer.discover import NO_LOG, OTHER_SUFFIXES, read_head
 from analyzer.ingest import ingestor_for
 from analyzer.model import Problem
 
@@ -20,6 +20,7 @@ ARCHIVE_BYTES = 8 << 30  # of an archive that is fetched, and of what is kept of
 MAX_MEMBERS = 50_000  # files below a URL, or members of an archive
 MAX_DEPTH = 32
 MAX_NAME = 1024  # characters of a name with its folders; 255 bytes is what file systems allow a part
+TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -99,3 +100,20 @@ def reason_of(error: BaseException) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     text = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", " ".join(text.split()))
     return re.sub(r"://[^\s/@]*:[^\s/@]*@", "://", text)[:300]
+
+
+def archive_kind(path: Path) -> str | None:
+    """zip or tar for an archive of logs; None for anything else, such as a checkpoint that is a zip."""
+    if not is_archive_name(path) or not path.is_file():
+        return None
+    try:
+        head = read_head(path)
+    except OSError:
+        return None  # discovery says why
+    if not head or sort_of(path, head) != "other":
+        return None
+    return "zip" if path.suffix.lower() == ".zip" else "tar"
+
+
+def is_archive_name(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" or TAR.search(path.name) is not None

@@ -20,9 +20,19 @@ from analyzer.discover import enters
 from analyzer.ingest import HEAD_BYTES
 from analyzer.model import Problem
 from analyzer.remote import limits
-from analyzer.remote.archives import archive_kind, is_archive_name, unpack
+from analyzer.remote.archives import unpack
 from analyzer.remote.copies import Copies
-from analyzer.remote.limits import Budget, Left, Refused, is_other, reason_of, sort_of, unsafe
+from analyzer.remote.limits import (
+    Budget,
+    Left,
+    Refused,
+    archive_kind,
+    is_archive_name,
+    is_other,
+    reason_of,
+    sort_of,
+    unsafe,
+)
 
 T = TypeVar("T")
 Progress = Callable[[int, int, str], None]
