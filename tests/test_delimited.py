@@ -112,6 +112,14 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert curves(read(tmp_path, text))["loss"] == ([0, 1], [2.5, 2.0])
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("names", [["epoch", "loss"], ["epoch", "train_loss", "val_loss"]])
+def test_decimal_commas_in_every_number(tmp_path: Path, delimiter: str, names: list[str]) -> None:
+    rows = [delimiter.join([str(e), *[f"0,{9 - e}5"] * (len(names) - 1)]) for e in range(1, 7)]
+    found = curves(read(tmp_path, "\n".join([delimiter.join(names), *rows]) + "\n"))
+    assert found == {name: ([1, 2, 3, 4, 5, 6], [0.85, 0.75, 0.65, 0.55, 0.45, 0.35]) for name in names[1:]}
+
+
 def test_decimal_commas(tmp_path: Path) -> None:
     text = "epoch;loss;acc\n1;0,75;0,5\n2;0,5;0,625\n3;nan;0,75\n"
     found = curves(read(tmp_path, text))

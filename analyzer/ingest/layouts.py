@@ -59,7 +59,10 @@ def sample_lines(head: bytes, cut: bool) -> list[str]:
 
 
 def find_layout(lines: Sequence[str]) -> Layout | None:
-    """The delimiter and header under which most lines make rows of numbers."""
+    """The delimiter and header under which most lines make rows of numbers.
+
+    Among equals the one that parts most names: a decimal comma parts numbers, but no header.
+    """
     lines = list(lines[:SAMPLE_ROWS])
     written = sum(bool(line.strip()) for line in lines)
     found = [layout for d in DELIMITERS if (layout := layout_for(lines, d)) is not None]
@@ -67,7 +70,7 @@ def find_layout(lines: Sequence[str]) -> Layout | None:
         found += [layout for d in (SPACES,) if (layout := layout_for(lines, d)) is not None]
     if not found:
         return None
-    return max(found, key=lambda a: (a.rows, a.delimiter != SPACES, bool(a.header), len(a.names)))
+    return max(found, key=lambda a: (a.rows, a.delimiter != SPACES, len(a.header), len(a.names)))
 
 
 def layout_for(lines: list[str], delimiter: str) -> Layout | None:
