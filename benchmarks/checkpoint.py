@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from analyzer.checkpoints import open_checkpoint, spectral  # noqa: E402
-from analyzer.checkpoints.onepass import scan  # noqa: E402
+from analyzer.checkpoints.onepass import native, scan  # noqa: E402
 from analyzer.checkpoints.onepass.quantiles import QUANTILES  # noqa: E402
 from analyzer.checkpoints.regions import ArrayBlocks, StoredBlocks  # noqa: E402
 from analyzer.checkpoints.statistics import COMPILED_FROM, THREADS, layer_stats  # noqa: E402
@@ -356,7 +356,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.only in (None, "files"):
             print(
-                f"compiled from {COMPILED_FROM >> 20} MB on; numba {'is there' if scan.compiled_pass() else 'is missing'}"
+                f"compiled from {COMPILED_FROM >> 20} MB on; the compiled code {'is there' if native.kernels() else 'is missing'}"
             )
             for kind in options.kinds:
                 compare(kind, options.gigabytes, Path(folder))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from hypothesis.extra import numpy as npst
 from test_architecture import loaded_by
 
 from analyzer.checkpoints import statistics
-from analyzer.checkpoints.onepass import scan
+from analyzer.checkpoints.onepass import native, scan
 from analyzer.checkpoints.onepass.codes import codes_of
 from analyzer.checkpoints.onepass.moments import Moments, block_moments, counted_moments, merge
 from analyzer.checkpoints.onepass.quantiles import QUANTILES
@@ -40,7 +39,7 @@ def ref_of(array: np.ndarray, name: str = "w", blocks: object = None) -> TensorR
     return TensorRef(name, array.shape, array.dtype.name, array.nbytes, "model", reader)  # type: ignore[arg-type]
 
 
-COMPILED = pytest.param(scan.compiled_pass(), id="compiled")
+COMPILED = pytest.param(native.kernels(), id="compiled")
 PASSES = [pytest.param(None, id="numpy"), COMPILED]
 
 
@@ -177,16 +176,16 @@ LAWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("compiled", PASSES)
+@pytest.mark.parametrize("kernels", PASSES)
 @pytest.mark.parametrize("law", LAWS)
 def test_single_precision_over_many_blocks(
-    law: str, compiled: ModuleType | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    law: str, kernels: dict[str, native.Kernel] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "BLOCK", 20_000)
     monkeypatch.setattr(scan, "PIECE", 90_000)
     with np.errstate(over="ignore", under="ignore"):
         x = LAWS[law](np.random.default_rng(1), 41 * 1_201).astype(np.float32).reshape(41, 1_201)
-    got = compare(tensor_stats(stored(tmp_path / "x", x, "float32"), compiled), x, 1e-9, exact=False)
+    got = compare(tensor_stats(stored(tmp_path / "x", x, "float32"), kernels), x, 1e-9, exact=False)
     small = np.abs(x[np.isfinite(x)])
     assert got.subnormal == ((small > 0) & (small < np.finfo(np.float32).tiny)).sum()
     finite = x[np.isfinite(x)].astype(np.float64)
@@ -209,10 +208,10 @@ CODED = [
 ]
 
 
-@pytest.mark.parametrize("compiled", PASSES)
+@pytest.mark.parametrize("kernels", PASSES)
 @pytest.mark.parametrize("dtype", CODED)
 def test_types_of_few_bits_lose_nothing(
-    dtype: str, compiled: ModuleType | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, kernels: dict[str, native.Kernel] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every code occurs, NaN, Inf and subnormals among them; quantiles are exact."""
     monkeypatch.setattr(scan, "BLOCK", 7_000)
@@ -221,7 +220,7 @@ def test_types_of_few_bits_lose_nothing(
     raw = np.random.default_rng(2).integers(0, 2 if dtype == "bool" else 256**size, 50 * 999).reshape(50, 999)
     raw = raw.astype(f"u{size}")
     widened = widen(raw.view(DTYPES[dtype].raw), DTYPES[dtype]).astype(np.float64)
-    got = compare(tensor_stats(stored(tmp_path / "x", raw, dtype), compiled), widened, 1e-9)
+    got = compare(tensor_stats(stored(tmp_path / "x", raw, dtype), kernels), widened, 1e-9)
     assert got.unit_norm_median == pytest.approx(np.median(row_norms(widened)), rel=1e-9)
 
 
@@ -234,7 +233,7 @@ def test_subnormal_codes_are_told_from_normal_ones(tmp_path: Path) -> None:
     assert tensor_stats(stored(tmp_path / "z", eight, "float8_e4m3fn")).subnormal == 14
 
 
-@pytest.mark.parametrize("compiled", PASSES)
+@pytest.mark.parametrize("kernels", PASSES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
 @pytest.mark.parametrize("shape", [(3, 40_000), (9_001, 2), (4, 3, 3, 3), (1, 50_000), (50_000, 1)], ids=str)
 @pytest.mark.parametrize("name", ["conv.weight", "conv/kernel"])
@@ -242,7 +241,7 @@ def test_units_wherever_blocks_and_pieces_are_cut(
     name: str,
     shape: tuple[int, ...],
     dtype: str,
-    compiled: ModuleType | None,
+    kernels: dict[str, native.Kernel] | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -255,7 +254,7 @@ def test_units_wherever_blocks_and_pieces_are_cut(
         raw = rng.integers(0, 1 << 14 if size == 2 else 256, shape).astype(f"u{size}")
     values = widen(raw.view(DTYPES[dtype].raw), DTYPES[dtype]).astype(np.float64)
     norms = row_norms(np.moveaxis(values, -1, 0) if name.endswith("kernel") else values)
-    got = tensor_stats(stored(tmp_path / "x", raw, dtype, name), compiled)
+    got = tensor_stats(stored(tmp_path / "x", raw, dtype, name), kernels)
     assert got.unit_norm_median == pytest.approx(np.median(norms), rel=1e-9)
     assert got.unit_norm_min == pytest.approx(norms.min(), rel=1e-9)
     assert got.unit_norm_max == pytest.approx(norms.max(), rel=1e-9)
@@ -273,33 +272,77 @@ def test_a_tensor_kept_in_several_parts(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_numpy_pass_and_the_compiled_one_agree(tmp_path: Path) -> None:
     x = np.random.default_rng(5).normal(1, 3, size=(200, 300)).astype(np.float32)
     ref = stored(tmp_path / "x", x, "float32")
-    one, other = asdict(tensor_stats(ref)), asdict(tensor_stats(ref, scan.compiled_pass()))
+    one, other = asdict(tensor_stats(ref)), asdict(tensor_stats(ref, native.kernels()))
     assert one["quantiles"] == pytest.approx(other["quantiles"], rel=1e-12)
     assert one["histogram"] == other["histogram"]
     for field in ("mean", "std", "l1", "l2", "skew", "kurtosis", "unit_norm_median", "outliers"):
         assert one[field] == pytest.approx(other[field], rel=1e-9)
 
 
-def test_large_checkpoints_use_the_compiled_pass_and_do_without_where_numba_is_missing(
+def test_large_checkpoints_use_the_compiled_pass_and_do_without_where_it_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(statistics, "compiled_pass", lambda: asked.append(1))
+    asked: list[bool] = []
+    monkeypatch.setattr(native, "kernels", lambda build: asked.append(build))
     x = np.random.default_rng(6).normal(size=10_000).astype(np.float32)
     checkpoint = Checkpoint("c", "test", (stored(tmp_path / "x", x, "float32"),))
     (small,) = layer_stats(checkpoint)
     assert not asked
     monkeypatch.setattr(statistics, "COMPILED_FROM", 1)
     (large,) = layer_stats(checkpoint)
-    assert asked
-    assert small == large
+    assert asked == [False]
+    monkeypatch.setattr(statistics, "BUILT_FROM", 1)
+    (larger,) = layer_stats(checkpoint)
+    assert asked == [False, True]
+    assert small == large == larger
+
+
+def test_compiled_code_is_kept_where_it_can_be_written_and_built_again_when_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not built unless asked; without a folder there is none, and numpy does the work."""
+    built: list[int] = []
+
+    def build(*_: object) -> bytes:
+        built.append(1)
+        return b"code"
+
+    monkeypatch.setattr("analyzer.checkpoints.onepass.compiled.object_code", build)
+    monkeypatch.setattr(native, "_loaded", lambda llvm, machine, code: {"single": code})
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    monkeypatch.setattr(native, "_folders", lambda: (blocked,))
+    assert native.kernels.__wrapped__() is None
+    monkeypatch.setattr(native, "_folders", lambda: (blocked, tmp_path / "new"))
+    assert native.kernels.__wrapped__(build=False) is None
+    assert not built
+    for _ in range(2):
+        assert native.kernels.__wrapped__() == {"single": b"code"}
+    (kept,) = (tmp_path / "new").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert native.kernels.__wrapped__() == {"single": b"code"}
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize("kernels", PASSES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_file_that_ends_early_says_so(
+    dtype: str, kernels: dict[str, native.Kernel] | None, tmp_path: Path
+) -> None:
+    raw = np.ones(20_000, f"u{DTYPES[dtype].size}")
+    ref = stored(tmp_path / "x", raw, dtype)
+    with (tmp_path / "x").open("r+b") as file:
+        file.truncate(8 + raw.nbytes // 2)
+    with pytest.raises(IngestError, match="file ends") as caught:
+        tensor_stats(ref, kernels)
+    assert (caught.value.kind, caught.value.offset) == ("truncated", 8 + raw.nbytes // 2)
 
 
 def test_a_small_checkpoint_loads_neither_numba_nor_torch(tmp_path: Path) -> None:
     import torch
 
     torch.save({"fc.weight": torch.randn(300, 200)}, tmp_path / "small.pt")
-    assert not loaded_by(["checkpoint", "small.pt"], tmp_path) & {"numba", "torch", "scipy"}
+    assert not loaded_by(["checkpoint", "small.pt"], tmp_path) & {"numba", "llvmlite", "torch", "scipy"}
 
 
 def test_outliers_are_told_from_the_bulk() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.checkpoints.entries import is_buffer
+from analyzer.checkpoints.onepass.layout import BLOCK
 from analyzer.checkpoints.onepass.moments import product_sum
-from analyzer.checkpoints.onepass.scan import BLOCK
 from analyzer.checkpoints.statistics import lookup_table, units_last
 from analyzer.model import Checkpoint, FloatArray, LayerStats, Scalar, TensorRef
 

@@ -60,8 +60,7 @@ class Reader:
 
     def read(self, offset: int, size: int) -> bytearray:
         """Exactly ``size`` bytes. Raises IngestError of kind truncated or damaged."""
-        if offset < 0 or offset + size > self.region.size:
-            raise IngestError(self.region.path, f"bytes {offset}+{size} lie outside their storage", "damaged")
+        self.place(offset, size)
         return self._direct(offset, size) if self.region.packed < 0 else self._inflated(offset, size)
 
     def _local_header(self) -> int:
@@ -78,19 +77,28 @@ class Reader:
     def _damaged(self, message: str) -> IngestError:
         return IngestError(self.region.path, message, "damaged", self.region.start)
 
+    @property
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def place(self, offset: int, size: int) -> int:
+        """Where in the file ``size`` bytes at ``offset`` lie. Raises IngestError outside the region."""
+        if offset < 0 or offset + size > self.region.size:
+            raise IngestError(self.region.path, f"bytes {offset}+{size} lie outside their storage", "damaged")
+        return self.start + offset
+
+    def ends(self, at: int, missing: int) -> IngestError:
+        message = f"file ends {missing} bytes before a tensor does"
+        return IngestError(self.region.path, message, "truncated", at)
+
     def fill(self, offset: int, target: memoryview) -> None:
         """Bytes of a region that is not compressed, into memory of the caller's."""
-        if offset < 0 or offset + len(target) > self.region.size:
-            raise IngestError(
-                self.region.path, f"bytes {offset}+{len(target)} lie outside their storage", "damaged"
-            )
-        done = 0
-        self._file.seek(self.start + offset)
+        start, done = self.place(offset, len(target)), 0
+        self._file.seek(start)
         while done < len(target):
             count = self._file.readinto(target[done:])
             if not count:
-                message = f"file ends {len(target) - done} bytes before a tensor does"
-                raise IngestError(self.region.path, message, "truncated", self.start + offset + done)
+                raise self.ends(start + done, len(target) - done)
             done += count
 
     def _direct(self, offset: int, size: int) -> bytearray:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.checkpoints.entries import is_buffer
-from analyzer.checkpoints.onepass.scan import BLOCK
+from analyzer.checkpoints.onepass.layout import BLOCK
 from analyzer.checkpoints.regions import element_count
 from analyzer.checkpoints.statistics import units_last
 from analyzer.errors import IngestError

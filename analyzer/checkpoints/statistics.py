@@ -9,25 +9,27 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.checkpoints.onepass import codes, quantiles
+from analyzer.checkpoints.onepass import codes, native, quantiles
+from analyzer.checkpoints.onepass.layout import BLOCK
 from analyzer.checkpoints.onepass.moments import Moments
+from analyzer.checkpoints.onepass.native import Kernel
 from analyzer.checkpoints.onepass.quantiles import Histogram
-from analyzer.checkpoints.onepass.scan import BLOCK, compiled_pass, pieces, tally_piece
+from analyzer.checkpoints.onepass.scan import pieces, tally_piece
 from analyzer.checkpoints.onepass.tally import Tally, Units, add, add_by_unit
 from analyzer.checkpoints.regions import element_count
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, FloatArray, LayerStats, Problem, TensorRef
 
-COMPILED_FROM = 1 << 29  # bytes of tensors from which numba's import pays
+COMPILED_FROM = 1 << 26  # bytes of tensors from which loading the compiled code pays
+BUILT_FROM = 1 << 29  # and from which it is built where it is not yet there: that takes some seconds
 THREADS = 2
 AHEAD = 24  # tensors' pieces that are under way or wait for their turn
 MAX_UNITS = 1 << 22  # output units whose norms are kept
@@ -49,8 +51,9 @@ def layer_stats(checkpoint: Checkpoint, problems: list[Problem] | None = None) -
     distinct: dict[object, TensorRef] = {}
     for ref in checkpoint.tensors:
         distinct.setdefault(ref.blocks, ref)
-    large = sum(ref.nbytes for ref in distinct.values()) >= COMPILED_FROM
-    measured = _in_turn(distinct.values(), compiled_pass() if large else None)
+    size = sum(ref.nbytes for ref in distinct.values())
+    kernels = native.kernels(build=size >= BUILT_FROM) if size >= COMPILED_FROM else None
+    measured = _in_turn(distinct.values(), kernels)
     done: dict[object, LayerStats | IngestError] = {}
     for ref in checkpoint.tensors:
         if ref.blocks not in done:
@@ -66,14 +69,16 @@ def layer_stats(checkpoint: Checkpoint, problems: list[Problem] | None = None) -
             problems.append(Problem(found.path, found.kind, message, found.offset))
 
 
-def _in_turn(refs: Iterable[TensorRef], compiled: ModuleType | None) -> Iterator[LayerStats | IngestError]:
+def _in_turn(
+    refs: Iterable[TensorRef], kernels: Mapping[str, Kernel] | None
+) -> Iterator[LayerStats | IngestError]:
     """Each tensor's statistics, in order, while two threads are at the following ones."""
     pool = ThreadPoolExecutor(THREADS)
     waiting: deque[tuple[TensorRef, list[Future[Tally]]]] = deque()
     try:
         for ref in refs:
             units = units_of(ref)
-            tasks = [pool.submit(tally_piece, ref, p, units, compiled) for p in pieces(ref)]
+            tasks = [pool.submit(tally_piece, ref, p, units, kernels) for p in pieces(ref)]
             waiting.append((ref, tasks))
             while sum(len(futures) for _, futures in waiting) > AHEAD and len(waiting) > 1:
                 yield _settle(*waiting.popleft())
@@ -92,13 +97,13 @@ def _settle(ref: TensorRef, parts: list[Future[Tally]]) -> LayerStats | IngestEr
         return error
 
 
-def tensor_stats(ref: TensorRef, compiled: ModuleType | None = None) -> LayerStats:
+def tensor_stats(ref: TensorRef, kernels: Mapping[str, Kernel] | None = None) -> LayerStats:
     """Statistics of one tensor; of the magnitudes where it is complex.
 
     Raises IngestError when its bytes cannot be read.
     """
     units = units_of(ref)
-    return _finish(ref, (tally_piece(ref, piece, units, compiled) for piece in pieces(ref)))
+    return _finish(ref, (tally_piece(ref, piece, units, kernels) for piece in pieces(ref)))
 
 
 def fan_in(ref: TensorRef) -> int | None:

@@ -43,6 +43,25 @@ def from_power_sums(n: int, s1: float, s2: float, s3: float, s4: float, pivot: f
     )
 
 
+def from_rows(n: FloatArray, sums: FloatArray, pivots: FloatArray) -> Moments:
+    """Moments of several samples together: each has its count, sums of powers 1 to 4, and pivot."""
+    s1, s2, s3, s4 = sums.T
+    d = s1 / n
+    m2 = np.maximum(0.0, s2 - d * s1)
+    m3 = s3 - d * (3 * s2 - 2 * d * s1)
+    m4 = np.maximum(0.0, s4 - d * (4 * s3 - d * (6 * s2 - 3 * d * s1)))
+    means, total = pivots + d, float(n.sum())
+    mean = float((n * means).sum()) / total
+    e = means - mean
+    return Moments(
+        int(total),
+        mean,
+        float((m2 + n * e**2).sum()),
+        float((m3 + e * (3 * m2 + n * e**2)).sum()),
+        float((m4 + e * (4 * m3 + e * (6 * m2 + n * e**2))).sum()),
+    )
+
+
 def far_from_zero(moments: Moments) -> bool:
     """True when power sums about zero were too coarse: take them again about ``moments.mean``."""
     return moments.count * moments.mean * moments.mean > FAR**2 * moments.m2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.checkpoints.onepass.tally import SINGLE_BINS
+from analyzer.checkpoints.onepass.layout import SINGLE_BINS
 from analyzer.model import FloatArray
 
 Bins = NDArray[np.integer]  # counts

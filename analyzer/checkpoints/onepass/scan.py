@@ -6,17 +6,19 @@ elements; what its blocks give is summed in a tally of its own, and the pieces' 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.checkpoints.onepass.codes import codes_of, least_normal
-from analyzer.checkpoints.onepass.moments import far_from_zero, from_power_sums, merge
-from analyzer.checkpoints.onepass.tally import SINGLE_BINS, Tally, Units, add_bins, add_block, add_codes
+from analyzer.checkpoints.onepass.layout import BLOCK, ROW, SCRATCH, SINGLE_BINS
+from analyzer.checkpoints.onepass.native import Kernel
+from analyzer.checkpoints.onepass.tally import Tally, Units, add_bins, add_block, add_codes, add_rows
 from analyzer.checkpoints.regions import (
     DTYPES,
     Blocks,
@@ -28,7 +30,6 @@ from analyzer.checkpoints.regions import (
 )
 from analyzer.model import TensorRef
 
-BLOCK = 1 << 20  # bytes read at a time: they are still in the second-level cache when summed
 PIECE = 1 << 24  # bytes of a tensor that one thread takes at least
 EXACT_QUANTILES = 1 << 12  # elements up to which all values are kept, so that quantiles are exact
 MOST_PIECES = 64  # of one tensor, each of which has its own bins
@@ -42,16 +43,6 @@ class Piece:
     blocks: Blocks
     first: int
     count: int
-
-
-@cache
-def compiled_pass() -> ModuleType | None:
-    """The compiled pass; None without numba, or where it finds no folder to keep its code in."""
-    try:
-        from analyzer.checkpoints.onepass import compiled
-    except (ImportError, RuntimeError):
-        return None
-    return compiled
 
 
 def pieces(ref: TensorRef) -> list[Piece]:
@@ -86,28 +77,32 @@ def _runs(blocks: StoredBlocks, step: int) -> Iterator[StoredBlocks]:
 
 
 def tally_piece(
-    ref: TensorRef, piece: Piece, units: Units, compiled: ModuleType | None = None, scale: float = 1.0
+    ref: TensorRef,
+    piece: Piece,
+    units: Units,
+    kernels: Mapping[str, Kernel] | None = None,
+    scale: float = 1.0,
 ) -> Tally:
-    """Reads and sums a piece of a tensor, by numpy where ``compiled`` is None.
+    """Reads and sums a piece of a tensor, by numpy where ``kernels`` is None.
 
     ``scale`` divides every value. Raises IngestError.
     """
     sums, first_unit, position = units.sums(piece.first, piece.count)
     tally = Tally(sums, first_unit, scale)
     small = element_count(ref.shape) <= EXACT_QUANTILES
+    kernels = None if small else kernels
     with np.errstate(all="ignore"):
+        if kernels and isinstance(piece.blocks, StoredBlocks) and _readable_anywhere(piece.blocks):
+            kernel = _kernel(kernels, piece.blocks.dtype)
+            if kernel:
+                _add_stored(tally, piece.blocks, kernel, position, units)
+                return tally
         for block, kind in _raw_blocks(piece.blocks):
-            codes = codes_of(kind)
-            if small:
-                values = block if codes is None else codes.values[block.view(f"u{block.itemsize}")]
-                add_block(tally, values, position, units, least_normal(ref.dtype), keep=True)
-            elif codes is not None:
-                _add_codes(tally, block, kind, position, units, compiled)
-            elif kind == "float32" and compiled is not None:
-                _add_single(tally, block, position, units, compiled)
+            kernel = _kernel(kernels or {}, kind)
+            if kernel:
+                _add_natively(tally, kernel, kind, (-1, 0, len(block), block), position, units)
             else:
-                add_block(tally, block, position, units, least_normal(ref.dtype), keep=False)
-                add_bins(tally, block)
+                _add_by_numpy(tally, block, kind, position, units, least_normal(ref.dtype), small)
             position += len(block)
     return tally
 
@@ -131,61 +126,92 @@ def _raw_blocks(blocks: Blocks) -> Iterator[tuple[NDArray[np.generic], str]]:
             yield np.frombuffer(part, raw), blocks.dtype
 
 
-def _add_codes(
+def _add_by_numpy(
     tally: Tally,
     block: NDArray[np.generic],
     kind: str,
     position: int,
     units: Units,
-    compiled: ModuleType | None,
+    least: float,
+    small: bool,
 ) -> None:
-    codes, raw = codes_of(kind), block.view(f"u{block.itemsize}")
-    assert codes is not None
-    tally.coded = kind
-    if compiled is None:
+    codes = codes_of(kind)
+    raw = block if codes is None else block.view(f"u{block.itemsize}")
+    if small:
+        values = block if codes is None else codes.values[raw]
+        add_block(tally, values, position, units, least, keep=True)
+    elif codes is not None:
+        tally.coded = kind
         add_codes(tally, raw, codes.finite, position, units)
-        return
-    if tally.bins is None:
-        tally.bins = np.zeros(len(codes.values), np.uint32)
-    if kind == "bfloat16":
-        compiled.brain(raw, tally.bins, tally.units, position, units.length)
-    elif kind == "float16":
-        compiled.half(raw, tally.bins, tally.units, position, units.length)
     else:
-        compiled.coded(raw, codes.finite, tally.bins, tally.units, position, units.length)
+        add_block(tally, block, position, units, least, keep=False)
+        add_bins(tally, block)
 
 
-_EMPTY = (0, 0, 0x7FFFFFFF, -0x80000000, 0, 0)  # zeros, subnormals, lowest, highest, NaN, Inf
+# --- compiled --------------------------------------------------------------------------------------
 
 
-def _add_single(
-    tally: Tally, block: NDArray[np.generic], position: int, units: Units, compiled: ModuleType
-) -> None:
+class _Workspace(threading.local):
+    """Memory that a thread uses again for every piece."""
+
+    def __init__(self) -> None:
+        self.buffer = np.empty(BLOCK, np.uint8)
+        self.scratch = np.empty(SCRATCH)
+
+
+_workspace = _Workspace()
+_KERNELS = {"float32": "single", "bfloat16": "brain", "float16": "half"}
+
+
+def _kernel(kernels: Mapping[str, Kernel], kind: str) -> Kernel | None:
+    """What sums elements of this type; None for wide integers, doubles and complex numbers."""
+    coded = {1: "byte", 2: "word"}.get(DTYPES[kind].size if codes_of(kind) else 0, "")
+    return kernels.get(_KERNELS.get(kind, coded))
+
+
+def _add_stored(tally: Tally, blocks: StoredBlocks, kernel: Kernel, position: int, units: Units) -> None:
+    """All of a piece in one call, which reads the file itself."""
+    count, width = element_count(blocks.shape), DTYPES[blocks.dtype].size
+    with Reader(blocks.region) as reader:
+        offset = reader.place(blocks.offset, count * width)
+        source = (reader.fileno, offset, count, _workspace.buffer)
+        done = _add_natively(tally, kernel, blocks.dtype, source, position, units)
+        if done < count:
+            raise reader.ends(offset + done * width, (count - done) * width)
+
+
+def _add_natively(
+    tally: Tally,
+    kernel: Kernel,
+    kind: str,
+    source: tuple[int, int, int, NDArray[np.generic]],
+    position: int,
+    units: Units,
+) -> int:
+    """Elements summed, of those in a file (its descriptor, offset, count, buffer) or in the buffer alone."""
+    file, offset, count, buffer = source
+    codes = codes_of(kind)
     if tally.bins is None:
-        tally.bins = np.zeros(SINGLE_BINS, np.uint32)
-    sums, whole = np.zeros(5), np.array(_EMPTY)
-    views = (block, block.view(np.int32), block.view(np.uint32))
-    compiled.single(*views, tally.bins, tally.units, position, units.length, sums, whole)
-    zeros, subnormal, low, high, nan, inf = whole.tolist()
-    tally.zeros += zeros
-    tally.subnormal += subnormal
-    tally.nan += nan
-    tally.inf += inf
-    n = len(block) - nan - inf
-    if n:
-        tally.minimum = min(tally.minimum, _from_order(low))
-        tally.maximum = max(tally.maximum, _from_order(high))
-        s1, s2, s3, s4, l1 = sums.tolist()
-        tally.l1 += l1
-        moments = from_power_sums(n, s1, s2, s3, s4)
-        if far_from_zero(moments):
-            about = np.zeros(4)
-            compiled.power_sums_about(block, moments.mean, about)
-            s1, s2, s3, s4 = about.tolist()
-            moments = from_power_sums(n, s1, s2, s3, s4, pivot=moments.mean)
-        tally.moments = merge(tally.moments, moments)
+        tally.bins = np.zeros(len(codes.values) if codes else SINGLE_BINS, np.uint32)
+    places = (buffer, tally.units), (len(tally.units), units.length, position)
+    if codes is not None:
+        tally.coded = kind
+        return _call(kernel, file, offset, count, *places, tally.bins, codes.finite, _workspace.scratch)
+    rows, whole = np.zeros((count * 4 // BLOCK + 1, ROW)), np.zeros(4, np.int64)
+    rows[:, 5], rows[:, 6] = math.inf, -math.inf
+    done = _call(kernel, file, offset, count, *places, tally.bins, rows, whole, _workspace.scratch)
+    add_rows(tally, rows, whole)
+    return done
 
 
-def _from_order(order: int) -> float:
-    """The float32 whose bits, all but the sign flipped where negative, are this number."""
-    return float(np.int32(order if order >= 0 else order ^ 0x7FFFFFFF).view(np.float32))
+def _call(
+    kernel: Kernel,
+    file: int,
+    offset: int,
+    count: int,
+    arrays: tuple[NDArray[Any], ...],
+    numbers: tuple[int, ...],
+    *more: NDArray[Any],
+) -> int:
+    first, last = ([array.ctypes.data for array in some] for some in (arrays, more))
+    return kernel(file, offset, count, BLOCK, *first, *numbers, *last)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.checkpoints.onepass.moments import Moments, block_moments, merge
+from analyzer.checkpoints.onepass.layout import SINGLE_BINS
+from analyzer.checkpoints.onepass.moments import Moments, block_moments, from_rows, merge
 from analyzer.model import FloatArray
 
 STRETCH = 1 << 15  # elements worked on at a time: their float64 copies stay in the second-level cache
-SINGLE_BINS = 1 << 16  # sign, exponent and seven bits of mantissa of a float32
 DOUBLE_BINS = 1 << 19  # sign, exponent and seven bits of mantissa of a float64
 
 
@@ -76,8 +76,22 @@ def add(total: Tally, part: Tally) -> None:
     total.coded = total.coded or part.coded
     total.units[part.first_unit : part.first_unit + len(part.units)] += part.units
     if part.bins is not None:
-        bins = part.bins.astype(np.int64)
-        total.bins = bins if total.bins is None else total.bins + bins
+        total.bins = part.bins if total.bins is None else np.add(total.bins, part.bins, dtype=np.int64)
+
+
+def add_rows(tally: Tally, rows: FloatArray, whole: NDArray[np.int64]) -> None:
+    """Adds what the compiled pass over float32 leaves: a row for each block, and counts."""
+    zeros, subnormal, nan, inf = whole.tolist()
+    tally.zeros += zeros
+    tally.subnormal += subnormal
+    tally.nan += nan
+    tally.inf += inf
+    rows = rows[rows[:, 7] > 0]
+    if len(rows):
+        tally.minimum = min(tally.minimum, float(rows[:, 5].min()))
+        tally.maximum = max(tally.maximum, float(rows[:, 6].max()))
+        tally.l1 += float(rows[:, 4].sum())
+        tally.moments = merge(tally.moments, from_rows(rows[:, 7], rows[:, :4], rows[:, 8]))
 
 
 def add_block(
