@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -374,15 +374,16 @@ def overheads(count: int = 1000, size: int = 100_000) -> None:
     import joblib
 
     from analyzer.auditing.ledger import open_ledger
-    from analyzer.auditing.tasks import Bundle, Kept, Outcome
+    from analyzer.auditing.supervise import Crew
+    from analyzer.auditing.tasks import Bundle, Judge, Kept, Outcome, Settings
 
-    calls = [joblib.delayed(nothing)(size) for _ in range(count)]
-    for backend in ("threading", "loky"):
-        parallel = joblib.Parallel(2, backend=backend, return_as="generator_unordered")
-        list(parallel(calls[:10]))
+    with closing(Crew(Settings(), 1)) as crew:
+        tasks = [Judge(str(k), ()) for k in range(count)]
+        list(crew.outcomes(tasks[:10]))
         print(
-            f"task handed out and back, {backend}, {size // 1000} kB: {_each(lambda p=parallel: list(p(calls)), count):.3f}"
+            f"task handed to a process here and answered: {_each(lambda: list(crew.outcomes(tasks)), count):.3f}"
         )
+    calls = [joblib.delayed(nothing)(size) for _ in range(count)]
     client = __import__("distributed").Client(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with client, joblib.parallel_config("dask"):
         parallel = joblib.Parallel(return_as="generator_unordered")

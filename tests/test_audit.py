@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "examined", _here)
 
 
-def _here(tasks: Sequence[Task], settings: Settings) -> Iterator[Outcome]:
+def _here(tasks: Iterable[Task], settings: Settings, jobs: int) -> Iterator[Outcome]:
     for task in tasks:
         if isinstance(task, Examine):
             yield examine.examine(task.bundle, settings, task.tails)
@@ -325,6 +325,30 @@ def test_processes_say_what_one_says(tree: Path, tmp_path: Path) -> None:
     assert judged.counts.judged == 4
 
 
+def _bundles(tree: Path) -> list[Examine]:
+    return [Examine(course.bundle(group, [tree])) for group in course.discover([tree]).groups]
+
+
+def test_a_process_that_died_without_work_is_replaced_and_no_run_blamed(tree: Path) -> None:
+    with closing(supervise.Crew(Settings(roots=(str(tree),)), 1)) as crew:
+        assert {o.state for o in crew.outcomes(_bundles(tree))} == {"done"}
+        crew.children[0].process.kill()
+        crew.children[0].process.wait()
+        assert [o.state for o in crew.outcomes(_bundles(tree))] == ["done"] * 4
+
+
+def test_no_more_processes_are_started_than_there_are_runs(tree: Path) -> None:
+    with closing(supervise.Crew(Settings(roots=(str(tree),)), 50)) as crew:
+        assert len(list(crew.outcomes(_bundles(tree)))) == 4
+        assert len(crew.children) == 4
+
+
+def test_processes_that_do_not_start_are_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "MODULE", "no_such_module")
+    with pytest.raises(EngineError, match="does not start"):
+        audited(tree)
+
+
 # --------------------------------------------------------------------------- engines that fail
 
 
@@ -343,13 +367,14 @@ def _failing(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
                 raise RuntimeError("a worker died")
             yield number, [Outcome(task.path) for task in tasks]
 
+    monkeypatch.setattr(engines, "_cluster", lambda engine: nullcontext())
     monkeypatch.setattr(engines._workers, "_parallel", parallel)
 
 
 def test_what_dead_workers_had_is_done_again_and_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     _failing(monkeypatch, 3)
     given = _tasks(20)
-    done = [o.path for o in outcomes(given, list, Settings(), Engine(jobs=2))]
+    done = [o.path for o in outcomes(given, list, Settings(), Engine("dask"))]
     assert sorted(done) == sorted(task.path for batch in given for task in batch)
 
 
@@ -359,9 +384,10 @@ def test_an_engine_that_does_nothing_but_die_is_an_error(monkeypatch: pytest.Mon
         raise RuntimeError("no worker")
         yield
 
+    monkeypatch.setattr(engines, "_cluster", lambda engine: nullcontext())
     monkeypatch.setattr(engines._workers, "_parallel", parallel)
     with pytest.raises(EngineError, match="no worker"):
-        list(outcomes(_tasks(3), list, Settings(), Engine(jobs=2)))
+        list(outcomes(_tasks(3), list, Settings(), Engine("dask")))
 
 
 def test_batches_hold_every_plan_once_and_a_heavy_one_alone() -> None:

@@ -1,4 +1,4 @@
-"""Where the work of an audit is done: processes of this machine, or a cluster, by way of joblib."""
+"""Where the work of an audit is done: processes of this machine or, by way of joblib, a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import chain, count, islice
 from typing import Any, TypeVar
 
-from analyzer.auditing.supervise import close, examine_all, examined
+from analyzer.auditing.supervise import examine_all, examined
 from analyzer.auditing.tasks import Outcome, Settings, Task
 from analyzer.errors import AnalyzerError
 
@@ -49,10 +49,11 @@ def outcomes(
     ``load`` makes the tasks of a batch when it is its turn. Where workers die, what they had not
     handed over is done again, in ever smaller batches. Raises EngineError when that does not help.
     """
-    if engine.name == "local" and engine.jobs == 1:
-        for batch in batches:
-            yield from examined(load(batch), settings)
-        close()
+    if engine.name == "local":
+        try:
+            yield from examined(chain.from_iterable(map(load, batches)), settings, engine.jobs)
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
         return
     source, numbers, failures = iter(batches), count(), 0
     pending: dict[int, Batch] = {}
@@ -105,7 +106,7 @@ class _workers(AbstractContextManager[Parallel]):
             self.cluster = _cluster(self.engine)
             self.cluster.__enter__()
         except ImportError as error:
-            package = PACKAGES.get(self.engine.name, "joblib")
+            package = PACKAGES[self.engine.name]
             raise EngineError(
                 f"engine {self.engine.name}: {error.name} is not installed: pip install '{package}'"
             ) from None
@@ -118,10 +119,9 @@ class _workers(AbstractContextManager[Parallel]):
     def _parallel(self, numbered: Iterator[tuple[int, Sequence[Task]]], settings: Settings) -> Done:
         import joblib
 
-        local = self.engine.name == "local"
         calls = (joblib.delayed(_work)(number, tasks, settings) for number, tasks in numbered)
-        with joblib.parallel_config(backend="loky" if local else self.engine.name):
-            jobs = joblib.effective_n_jobs(self.engine.jobs if local else -1)
+        with joblib.parallel_config(backend=self.engine.name):
+            jobs = joblib.effective_n_jobs(-1)
             if self.engine.name == "ray":  # it hands over nothing before all is done: in rounds
                 while some := list(islice(calls, ROUND * jobs)):
                     yield from joblib.Parallel(n_jobs=jobs, batch_size=1)(some)
@@ -135,15 +135,14 @@ class _workers(AbstractContextManager[Parallel]):
 
 def _cluster(engine: Engine) -> AbstractContextManager[Any]:
     """The connection to a cluster; raises ImportError and OSError."""
+    import_module("joblib")
     if engine.name == "dask":
         client: AbstractContextManager[Any] = import_module("dask.distributed").Client(
             engine.address or None, timeout=CONNECT_SECONDS
         )
         return client
-    if engine.name == "ray":
-        import_module("ray.util.joblib").register_ray()
-        context: AbstractContextManager[Any] = import_module("ray").init(
-            address=engine.address or None, log_to_driver=False, logging_level="ERROR"
-        )
-        return context
-    return nullcontext()
+    import_module("ray.util.joblib").register_ray()
+    context: AbstractContextManager[Any] = import_module("ray").init(
+        address=engine.address or None, log_to_driver=False, logging_level="ERROR"
+    )
+    return context
