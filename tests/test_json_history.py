@@ -125,6 +125,10 @@ def test_a_document_that_breaks_off_keeps_what_is_complete(tmp_path: Path) -> No
         ("data.json", b'[{"id": 1, "text": "x"}]', False),
         ("wandb-summary.json", b'{"loss": 0.5}', True),
         ("log", b'[\n {"main/loss": 1.9, "epoch": 1}', True),
+        ("run7.json", b'{"1": {"train_loss": 2.5, "val_acc": 0.3}, "2": {"train_loss": 2.0', True),
+        ("run7.json", b'{"1": {"name": "a", "height": 2.5}, "2": {"name": "b"', False),
+        ("training_history.json", b'{"variant A": [2.5, 2.25, 2.0], "variant B": [2.0', True),
+        ("history.json", b'{"visited": [17, 4, 2], "page": "home"', False),
     ],
 )
 def test_claims(name: str, head: bytes, claimed: bool) -> None:

@@ -140,6 +140,14 @@ def test_keras_bars_count_by_their_final_state(tmp_path: Path) -> None:
     assert found["loss"].steps.tolist() == found["val_loss"].steps.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("start", ["epoch{}:", "[Epoch{}/9]", "E{}:", "ep{} |", "step{},"])
+def test_a_counter_may_stand_close_to_its_number(tmp_path: Path, start: str) -> None:
+    text = "".join(f"{start.format(e)} tr_loss={1 / e:.3f} te_loss={2 / e:.3f}\n" for e in range(1, 7))
+    found = curves(tmp_path, text)
+    assert found["tr_loss"].steps.tolist() == found["te_loss"].steps.tolist() == [1, 2, 3, 4, 5, 6]
+    assert found["te_loss"].values.tolist() == [2, 1, 0.667, 0.5, 0.4, 0.333]
+
+
 @pytest.mark.parametrize("bar", ["[==============================]", "━━━━━━━━━━━━━━━━━━━━"])
 def test_keras_bars_of_which_only_the_final_state_is_left(tmp_path: Path, bar: str) -> None:
     losses = ["2.0", "0.5", "nan", "nan"]

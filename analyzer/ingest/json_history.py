@@ -47,6 +47,9 @@ RESULTS_NAME = re.compile(
 LISTED = re.compile(rb'"([^"\n]{1,80})"\s*:\s*\[\s*(?:\[\s*)?"?-?(?:\d|NaN|Infinity)')
 ROW_KEY = re.compile(rb'"([^"\n]{1,80})"\s*:\s*"?-?(?:\d|NaN|Infinity)')
 FRAMED = re.compile(rb'"([^"\n]{1,80})"\s*:\s*\{\s*"\d+"\s*:')  # a column of a data frame
+COUNTED = re.compile(rb'\{\s*"(?:epoch[_ -]?)?\d{1,9}"\s*:\s*\{')  # rows by number
+CURVE_NAME = re.compile(r"hist|loss|curve", re.IGNORECASE)
+CURVE_FIRST = re.compile(rb'\{\s*"[^"\n]{1,80}"\s*:\s*\[\s*-?\d+\.\d')
 TRIPLE = re.compile(rb"\[\s*\[\s*\d{9,}(?:\.\d+)?\s*,\s*\d+\s*,")
 ALLENNLP_FILE = re.compile(r"metrics_epoch_(\d+)")
 ALLENNLP_EXTRA = re.compile(r"best_|peak_|training_(?:duration|epochs|start_epoch)|epoch$")
@@ -84,6 +87,10 @@ def claims(path: Path, head: bytes) -> bool:
     if RESULTS_NAME.fullmatch(path.stem) or ALLENNLP_FILE.fullmatch(path.stem):
         return True
     if _names_metrics(LISTED, head) or b'"steps": [' in head:
+        return True
+    if COUNTED.match(start) and _names_metrics(ROW_KEY, head):
+        return True
+    if CURVE_NAME.search(path.stem) and CURVE_FIRST.match(start):
         return True
     return bool(HISTORY_NAME.search(path.stem)) and (
         _names_metrics(ROW_KEY, head) or _names_metrics(FRAMED, head)

@@ -37,6 +37,10 @@ NOT_LOGS = re.compile(r"debug(?:-internal|-core)?\.log|requirements.*\.txt|licen
 DIGIT = re.compile(r"\d")
 RULE = re.compile(r"\s*[-=+|]{5,}\s*")
 UNBOUNDED = re.compile(r"^\s*\d+(?:it|batch|ba|ex)\s*\[\d")
+GLUED = re.compile(
+    r"(\W{0,20})(epochs?|ep|iter|iteration|step|round|e(?=\d{1,4}[:/|]))(\d{1,9})(?=[\s:/,|;)\]-])",
+    re.IGNORECASE,
+)
 BOTH_SECTIONS = re.compile(r"^\W*train(?:ing)?\s*\|\s*val(?:id(?:ation)?)?\W*$", re.IGNORECASE)
 
 
@@ -127,12 +131,22 @@ def _take_words(line: str, at: int, log: Log) -> None:
 def _entry(line: str, at: int, log: Log) -> Entry | None:
     """What a line says, or None where it says neither a metric nor a place in training."""
     text, clock = without_prefix(line)
+    text = unglued(text)
     if log.heading and (row := row_below(log.heading, text)):
         return entry_of_pairs("", row, at, clock, log.templates)
     pairs = literal_pairs(text)
     if pairs is not None:
         return entry_of_pairs(text[: text.find("{")], pairs, at, clock, log.templates)
     return entry_of_words(text, at, clock, log.templates)
+
+
+def unglued(text: str) -> str:
+    """``epoch12 loss`` as ``epoch 12 loss``, ``E3: loss`` as ``epoch 3: loss``."""
+    match = GLUED.match(text)
+    if not match:
+        return text
+    word = "epoch" if match[2] in "eE" else match[2]
+    return f"{match[1]}{word} {match[3]}{text[match.end() :]}"
 
 
 def _take_bar(line: str, match: re.Match[str], at: int, log: Log) -> None:
