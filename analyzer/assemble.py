@@ -106,7 +106,7 @@ def _take(collected: _Collected, log: LogFile, reading: Reading) -> None:
 
 def _tag(log: LogFile, tag: str) -> str:
     """The tag with what its file's place says of it, unless it names its half of the run itself."""
-    words = re.split(r"[^a-z0-9]+", tag.lower())
+    words = re.split(r"[^a-z0-9]+", tag.lower()) if log.prefix else ()
     return (tag if SPLIT_WORDS.intersection(words) else log.prefix + tag) + log.suffix
 
 

@@ -451,6 +451,8 @@ def _attach_configs(groups: list[Group], configs: list[LogFile]) -> list[Path]:
 
     Returns those that belong to none.
     """
+    if not configs:
+        return []
     by_folder, only_below = _by_folder(groups), _only_below(groups)
     strays = []
     for config in configs:

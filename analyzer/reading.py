@@ -7,6 +7,7 @@ judges them. A group that fails costs only itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from analyzer.assemble import assemble
@@ -87,7 +88,7 @@ def run_name(path: Path, paths: Sequence[Path]) -> str:
     for given in paths:
         if path == given:
             return path.resolve().name
-        if given in path.parents:
+        with suppress(ValueError):  # it lies elsewhere
             return path.relative_to(given).as_posix()
     return path.as_posix()
 

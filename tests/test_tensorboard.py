@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analyzer.errors import IngestError
-from analyzer.ingest import crc32c, event_columns, event_histograms, records, tensorboard
+from analyzer.ingest import crc32c, event_columns, event_forms, event_histograms, records, tensorboard
 from analyzer.model import Histograms, Reading, Series
 
 pytest.importorskip("tensorboard")
@@ -623,6 +625,8 @@ def test_windows_of_any_size_give_the_same_reading(
 def slowly(monkeypatch: pytest.MonkeyPatch, path: Path) -> Reading:
     """Each record's checksum on its own, and each message parsed."""
     with monkeypatch.context() as patch:
+        patch.setattr(event_forms, "take", lambda *given: 0)
+        patch.setattr(event_forms, "learn", lambda window: None)
         patch.setattr(records, "_go_on", lambda frames: None)
         patch.setattr(records, "_start_run", lambda frames: False)
         patch.setattr(records, "_stretch_holds", lambda data, starts, lengths: False)
@@ -721,6 +725,116 @@ def test_keys_written_in_more_bytes_than_needed(tmp_path: Path) -> None:
     start = event(0, scalar("loss", 2.0), wall_time=3.0).SerializeToString()
     path.write_bytes(framed(b"\x89\x00" + start[1:]) * 50)
     assert points(tensorboard.read(path)) == {"loss": [(0.0, 2.0, 3.0)] * 50}
+
+
+# --------------------------------------------------------------------------- files like one before
+
+
+@contextlib.contextmanager
+def familiar(folder: Path, events: list[Event]) -> Iterator[list[int]]:
+    """Files laid out like these events have been read; where what is known of each further one ends."""
+    path = folder / "events.out.tfevents.4.host"
+    path.write_bytes(Sample(events).whole)
+    ends: list[int] = []
+    take = event_forms.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_forms, "FORMS", [])
+        patch.setattr(event_forms, "OPENINGS", Counter())
+        for _ in range(2):
+            tensorboard.read(path)
+        patch.setattr(event_forms, "take", lambda *given: ends.append(take(*given)) or ends[-1])
+        yield ends
+
+
+def read_both_ways(folder: Path, content: bytes) -> None:
+    """Read a file, and compare with what reading each message gives."""
+    path = folder / "events.out.tfevents.5.host"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        slow = slowly(patch, path)
+    same_readings(tensorboard.read(path), slow)
+
+
+def other_numbers(events: list[Event], seed: int, step: int = 0) -> list[Event]:
+    """The same tags in the same order, with other times and values, ``step`` added to the steps."""
+    rng = np.random.default_rng(seed)
+    changed = []
+    for item in events:
+        other = Event.FromString(item.SerializeToString())
+        other.wall_time = float(rng.normal())
+        other.step = other.step + step if other.step else 0
+        for value in other.summary.value:
+            if value.HasField("simple_value"):
+                value.simple_value = float(rng.choice([rng.normal(), np.nan, np.inf, 0.0]))
+            elif value.tensor.tensor_content:
+                value.tensor.tensor_content = rng.bytes(len(value.tensor.tensor_content))
+        changed.append(other)
+    return changed
+
+
+@pytest.mark.parametrize("step", [0, 3])
+@pytest.mark.parametrize("make", [regular_events, irregular_events])
+def test_a_file_like_one_before_is_read_whole(
+    folder: Path, make: Callable[[], list[Event]], step: int
+) -> None:
+    with familiar(folder, make()) as ends:
+        content = Sample(other_numbers(make(), 1)).whole
+        read_both_ways(folder, content)
+        assert ends == [len(content)]
+        moved = Sample(other_numbers(make(), 2, step)).whole
+        read_both_ways(folder, moved)
+
+
+def test_only_what_is_known_is_taken_as_known(folder: Path) -> None:
+    events = regular_events()
+    with familiar(folder, events) as ends:
+        longer = [*events, *other_numbers(events[1:], 3, 150), event(1, scalar("new", 1.0))]
+        text = Summary.Value(
+            tag="args", metadata=plugin("text"), tensor=TensorProto(dtype=7, string_val=[b"lr 0.1"])
+        )
+        shorter, more = Sample(events[:400]), Sample([*events, *longer[-30:]])
+        for content in (shorter.whole, more.whole, Sample([version(), event(0, text), *events[1:]]).whole):
+            read_both_ways(folder, content)
+        assert ends == [len(shorter.whole), len(Sample(events).whole), ends[-1]] and ends[-1] > ends[-2]
+        other = [event(i.step, *(scalar(v.tag.upper(), 1.0) for v in i.summary.value)) for i in events[1:]]
+        read_both_ways(folder, Sample([version(), *other]).whole)
+        read_both_ways(folder, Sample(longer).whole)
+        assert ends[-2:] == [0, 0]
+
+
+@given(data=st.data(), sample=st.sampled_from([REGULAR, IRREGULAR]))
+@settings(deadline=None, max_examples=150)
+def test_damage_in_a_file_like_one_before(folder: Path, data: st.DataObject, sample: Sample) -> None:
+    events = regular_events() if sample is REGULAR else irregular_events()
+    content = bytearray(sample.whole[: data.draw(st.integers(len(sample.whole) // 2, len(sample.whole)))])
+    for at in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+    with familiar(folder, events) as ends:
+        read_both_ways(folder, bytes(content))
+        assert len(ends) == 1
+
+
+@pytest.mark.parametrize("at", [14, -6, -2], ids=["wall time", "value", "checksum"])
+def test_the_same_bit_flipped_in_every_record_of_a_file_like_one_before(folder: Path, at: int) -> None:
+    flipped = REGULAR.records[:1]
+    for record in REGULAR.records[1:]:
+        flipped.append(record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :])
+    with familiar(folder, regular_events()):
+        read_both_ways(folder, b"".join(flipped))
+
+
+def test_files_unlike_each_other_teach_little(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = []
+    form = event_forms._form
+    monkeypatch.setattr(event_forms, "_form", lambda *given: learned.append(1) or form(*given))
+    rng = np.random.default_rng(0)
+    with familiar(folder, regular_events()):
+        learned.clear()
+        opening = irregular_events()[:30]
+        for _ in range(20):
+            rest = [event(int(k), scalar(f"tag{k}", 1.0)) for k in rng.integers(0, 99, 300)]
+            read_both_ways(folder, Sample([*opening, *rest]).whole)
+    assert len(learned) <= 5
 
 
 @pytest.mark.filterwarnings("error")

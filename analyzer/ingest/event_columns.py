@@ -9,6 +9,7 @@ Whatever does not fit is left to be read one by one.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +32,8 @@ MOST_STEP_BYTES = 6  # longer steps, negative ones among them, are read one by o
 WALL_KEY, STEP_KEY = 0x09, 0x10
 WALL_AT, STEP_AT = 1, 10  # where wall time and step lie
 VALUE_BYTES = 4
-SIMPLE = (VALUE_BYTES, "<f4", False)  # width, dtype and encoding of a simple value
+Kind = tuple[int, str, bool]  # width, dtype and encoding of a value
+SIMPLE: Kind = (VALUE_BYTES, "<f4", False)
 LITTLE_PERIOD = 96  # bytes: a period up to it is compared word by word
 TILE_BYTES = 1 << 11  # bytes compared in one go
 
@@ -90,7 +92,7 @@ def _take_run(window: records.Window, run: records.Run, log: Log) -> bool:
         if len(KNOWN) >= MOST_KNOWN:
             KNOWN.clear()
         KNOWN[run.lengths] = period
-    numbers = tuple(_number(found, log) for found in period.layouts)
+    numbers = tuple(number_of(found, log) for found in period.layouts)
     most = (window.size - window.base - run.start) // run.size
     into = block(log, numbers, run.count, most, window.size // SHORTEST)
     now = slice(into.filled, into.filled + run.count)
@@ -171,6 +173,20 @@ def _opening(steps: int) -> bytes:
 # --------------------------------------------------------------------------- records in any order
 
 
+class Places(NamedTuple):
+    """Where records have their numbers, and of which of the ``kinds`` their values are."""
+
+    starts: IntArray  # of the payloads
+    values_at: IntArray
+    step_masks: Words
+    of: IntArray
+    kinds: tuple[Kind, ...]
+
+    def some(self, which: Any) -> Places:
+        starts, values_at, step_masks, of, kinds = self
+        return Places(starts[which], values_at[which], step_masks[which], of[which], kinds)
+
+
 class _Rows(NamedTuple):
     """Records of similar length; ``shapes`` numbers the pairs of length and step size among them."""
 
@@ -182,26 +198,64 @@ class _Rows(NamedTuple):
     examples: IntArray  # of each shape, the first record
 
 
+class Sorted(NamedTuple):
+    """Records in classes that are equal but for the three places; a class without a layout holds no scalars."""
+
+    step_bytes: IntArray
+    classes: IntArray  # the number of each one's class
+    layouts: list[Layout | None]  # of each class
+
+
 def take(window: records.Window, starts: IntArray, lengths: IntArray, log: Log) -> tuple[IntArray, IntArray]:
     """Add the scalars among these records to the log; starts and lengths of the others."""
     if len(starts) < FEWEST:
         return starts, lengths
-    left = [np.flatnonzero((lengths < SHORTEST) | (lengths > WIDTHS[-1]))]
+    is_scalar = np.zeros(len(starts), np.bool_)
+    for part, width in _by_width(lengths):
+        if len(part) >= FEWEST:
+            is_scalar[part] = _take_rows(window, starts[part], lengths[part], width, log)
+    others = np.flatnonzero(~is_scalar)
+    return starts[others], lengths[others]
+
+
+def _by_width(lengths: IntArray) -> Iterator[tuple[IntArray, int]]:
+    """The numbers of records that may be scalars, each time of similar length, and their width in rows."""
     shortest = SHORTEST
     for width in WIDTHS:
         some = np.flatnonzero((lengths >= shortest) & (lengths <= width))
         for low in range(0, len(some), ROWS):
-            part = some[low : low + ROWS]
-            left.append(part[_take_rows(window, starts[part], lengths[part], width, log)])
+            yield some[low : low + ROWS], width
         shortest = width + 1
-    others = np.sort(np.concatenate(left))
-    return starts[others], lengths[others]
 
 
-def _take_rows(window: records.Window, starts: IntArray, lengths: IntArray, width: int, log: Log) -> IntArray:
-    """Add those records that are scalars to the log; the numbers of the others."""
-    if len(starts) < FEWEST:
-        return np.arange(len(starts))
+def _take_rows(
+    window: records.Window, starts: IntArray, lengths: IntArray, width: int, log: Log
+) -> NDArray[np.bool_]:
+    """Add those records that are scalars to the log; which they are."""
+    found = _sorted(window, starts, lengths, width)
+    good = np.array([layout is not None for layout in found.layouts])[found.classes]
+    some = np.flatnonzero(good)
+    if len(some):
+        classes = found.classes[some]
+        numbers = _numbers(found.layouts, classes, log)
+        where = places(starts[some], found.step_bytes[some], classes, found.layouts)
+        log.mixed.append((numbers, points(window.data, where, window.base)))
+    return good
+
+
+def sort_all(window: records.Window, starts: IntArray, lengths: IntArray) -> Sorted:
+    """All these records in classes, however few are alike."""
+    step_bytes, classes = np.zeros((2, len(starts)), np.int64)
+    found = Sorted(step_bytes, classes, [None])
+    for part, width in _by_width(lengths):
+        some = _sorted(window, starts[part], lengths[part], width)
+        found.step_bytes[part] = some.step_bytes
+        found.classes[part] = some.classes + len(found.layouts)
+        found.layouts.extend(some.layouts)
+    return found
+
+
+def _sorted(window: records.Window, starts: IntArray, lengths: IntArray, width: int) -> Sorted:
     rows = _rows(window.data, starts, lengths, width)
     shapes = [_example_layout(rows, rows.words, row) for row in rows.examples.tolist()]
     blanks = _blanked(rows, shapes)
@@ -210,27 +264,32 @@ def _take_rows(window: records.Window, starts: IntArray, lengths: IntArray, widt
     for k, shape in enumerate(rows.shapes[examples].tolist()):
         if not _same_place(layouts[k], shapes[shape]):
             layouts[k] = None
-    good = np.array([found is not None for found in layouts])[classes]
-    some = np.flatnonzero(good)
-    if len(some):
-        log.mixed.append((_numbers(layouts, classes[some], log), _points(window, rows, shapes, some)))
-    return np.flatnonzero(~good)
+    return Sorted(rows.step_bytes, classes, layouts)
 
 
-def _points(window: records.Window, rows: _Rows, shapes: list[Layout | None], some: IntArray) -> Points:
-    """The records numbered ``some``, whose places are those of their shapes."""
-    starts, of, step_bytes = (column[some] for column in (rows.starts, rows.shapes, rows.step_bytes))
-    words = items(window.data, 8)
-    values_at = np.array([found.value_at if found else 0 for found in shapes])
-    raw = words[starts + _body_at(step_bytes) + values_at[of]].view(np.uint64)
-    values = np.empty(len(some))
-    for kind in {found[-3:] for found in shapes if found}:
-        alike = [k for k, found in enumerate(shapes) if found and found[-3:] == kind]
-        these = slice(None) if len(alike) == len(shapes) else np.isin(of, alike)
+def places(
+    starts: IntArray, step_bytes: IntArray, classes: IntArray, layouts: Sequence[Layout | None]
+) -> Places:
+    """The places of records whose classes have these layouts."""
+    values_at = np.array([layout.value_at if layout else 0 for layout in layouts])[classes]
+    kinds = tuple(dict.fromkeys(layout[-3:] for layout in layouts if layout))
+    of = np.array([kinds.index(layout[-3:]) if layout else 0 for layout in layouts])[classes]
+    return Places(starts, starts + _body_at(step_bytes) + values_at, STEP_MASKS[step_bytes], of, kinds)
+
+
+def points(data: Bytes, where: Places, base: int, steps: FloatArray | None = None) -> Points:
+    """The points at these places, with these steps if known; ``base`` is the offset of ``data`` in the file."""
+    words = items(data, 8)
+    raw = words[where.values_at].view(np.uint64)
+    values = np.empty(len(raw))
+    for k, kind in enumerate(where.kinds):
+        these = slice(None) if len(where.kinds) == 1 else where.of == k
         values[these] = _decoded(raw[these], *kind)
-    steps = words[starts + STEP_AT].view(np.uint64) & STEP_MASKS[step_bytes]
-    walls = words[starts + WALL_AT].view(np.float64)
-    return Points(starts + window.base, _packed(steps).astype(np.float64), walls, values)
+    if steps is None:
+        varints = words[where.starts + STEP_AT].view(np.uint64) & where.step_masks
+        steps = _packed(varints).astype(np.float64)
+    walls = words[where.starts + WALL_AT].view(np.float64)
+    return Points(where.starts + base, steps, walls, values)
 
 
 def _same_place(one: Layout | None, other: Layout | None) -> bool:
@@ -243,11 +302,11 @@ def _numbers(layouts: list[Layout | None], classes: IntArray, log: Log) -> IntAr
     for k in np.flatnonzero(np.bincount(classes)).tolist():
         found = layouts[k]
         assert found is not None
-        numbers[k] = _number(found, log)
+        numbers[k] = number_of(found, log)
     return numbers[classes]
 
 
-def _number(found: Layout, log: Log) -> int:
+def number_of(found: Layout, log: Log) -> int:
     if found.plugin:
         log.plugins.setdefault(found.tag, found.plugin)
     return log.number((found.tag, found.is_tensor))
@@ -346,7 +405,7 @@ def take_one(data: memoryview, start: int, end: int, base: int, log: Log) -> boo
         step |= (payload[STEP_AT + k] & 0x7F) << (7 * k)
     (wall_time,) = struct.unpack_from("<d", payload, WALL_AT)
     (value,) = struct.unpack_from("<f", payload, len(payload) - VALUE_BYTES)
-    log.single.append((_number(found, log), base + start, float(step), wall_time, value))
+    log.single.append((number_of(found, log), base + start, float(step), wall_time, value))
     return True
 
 

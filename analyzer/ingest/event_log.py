@@ -54,6 +54,7 @@ class Log:
     numbers: dict[Key, int] = field(default_factory=dict)
     blocks: dict[tuple[int, ...], list[Block]] = field(default_factory=dict)  # by tags' numbers
     reserved: int = 0  # points that the blocks have room for
+    known: dict[int, list[Points]] = field(default_factory=dict)  # points of one tag, by its number
     mixed: list[tuple[IntArray, Points]] = field(default_factory=list)  # points of many tags: their numbers
     single: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # number, then a point
     frames: dict[Key, Frames] = field(default_factory=dict)
@@ -95,7 +96,7 @@ def series(log: Log, source: str) -> Iterator[Series]:
         if not is_tensor or log.plugins.get(tag, "scalars") == "scalars":
             in_blocks, others = curves.setdefault(tag, ([], []))
             in_blocks += rows.get(number, [])
-            others += single.get(number, [])
+            others += log.known.get(number, []) + single.get(number, [])
     found = [_curve(text_of(tag), *parts, source) for tag, parts in curves.items()]
     yield from (curve for _, curve in sorted(found, key=lambda item: item[0]))
 
@@ -107,12 +108,13 @@ def _curve(
     if len(in_blocks) == 1 and not others:
         ((block, row),) = in_blocks
         start, places, _, _ = block.runs[0]
+        begin = start + int(places[row])
         steps, wall_times, values = block.columns(row)
     else:
         points = _in_file_order([*(block.points(row) for block, row in in_blocks), *others])
-        start, places, row = int(points.positions[0]), np.zeros(1, np.int64), 0
+        begin = int(points.positions[0])
         _, steps, wall_times, values = points
-    return start + int(places[row]), Series(tag, steps, values, wall_times, source=source)
+    return begin, Series(tag, steps, values, wall_times, source=source)
 
 
 def _by_number(log: Log) -> dict[int, list[Points]]:
@@ -135,7 +137,7 @@ def _by_number(log: Log) -> dict[int, list[Points]]:
     return parts
 
 
-def _taken(points: Points, some: IntArray) -> Points:
+def taken(points: Points, some: IntArray | slice) -> Points:
     return Points(points.positions[some], points.steps[some], points.wall_times[some], points.values[some])
 
 
@@ -151,7 +153,7 @@ def _joined(parts: list[Points]) -> Points:
 
 
 def _in_file_order(parts: list[Points]) -> Points:
-    points = _joined(sorted(parts, key=lambda part: int(part.positions[0])))
+    points = _joined(sorted(parts, key=lambda part: int(part.positions[0])) if len(parts) > 1 else parts)
     if (points.positions[1:] > points.positions[:-1]).all():
         return points
-    return _taken(points, np.argsort(points.positions, kind="stable"))
+    return taken(points, np.argsort(points.positions, kind="stable"))

@@ -398,6 +398,14 @@ def _misfits(data: Bytes, starts: Ints, lengths: Ints) -> Ints:
     return np.concatenate(found)
 
 
+def fits(data: Bytes, start: int, end: int) -> bool:
+    """Whether one payload fits its checksum; there must be compiled code."""
+    extend = crc32c.compiled()
+    assert extend is not None
+    crc = crc32c.masked(extend(0, data[start:end]))
+    return crc == int.from_bytes(data[end : end + FOOTER].tobytes(), "little")
+
+
 def _unfit(data: Bytes, starts: Ints, lengths: Ints) -> Ints:
     """As ``_misfits``, each found out for itself."""
     stored = items(data, FOOTER)[starts + lengths].view(np.uint32)
@@ -412,18 +420,32 @@ def _stretch_holds(data: Bytes, starts: Ints, lengths: Ints) -> bool:
     count = len(starts)
     if crc32c.compiled() is None or count < FEW or int(lengths.sum()) > count * 4 * SHORT:
         return False
-    behind = np.zeros(count, np.uint32)
-    behind[:-1] = _short_links()[np.minimum(lengths[1:], SHORT - 1)]
-    for k in (np.flatnonzero(lengths[1:] >= SHORT)).tolist():
-        behind[k] = _link(int(lengths[k + 1]))
     ends = starts + lengths
-    footers = items(data, 4)
+    footers = items(data, FOOTER)
     stored = footers[ends]
-    footers[ends] = crc32c.linked(stored.view(np.uint32), crc32c.links(lengths, behind)).view("V4")
-    if crc32c.leads(data[int(starts[0]) : int(ends[-1]) + FOOTER], 0, 0):
+    if linked_holds(data, int(starts[0]), ends, stretch_links(lengths), 0):
         return True
     footers[ends] = stored
     return False
+
+
+def stretch_links(lengths: Ints) -> Crcs:
+    """What to link the checksums of adjoining payloads of these lengths by; the last one's to nothing."""
+    behind = np.zeros(len(lengths), np.uint32)
+    behind[:-1] = _short_links()[np.minimum(lengths[1:], SHORT - 1)]
+    for k in (np.flatnonzero(lengths[1:] >= SHORT)).tolist():
+        behind[k] = _link(int(lengths[k + 1]))
+    return crc32c.links(lengths, behind)
+
+
+def linked_holds(data: Bytes, start: int, ends: Ints, links: Crcs, after: int) -> bool:
+    """Whether adjoining payloads from ``start`` to these ``ends`` fit their checksums, which are replaced.
+
+    ``after`` is the register that the links lead to behind the last one.
+    """
+    footers = items(data, FOOTER)
+    footers[ends] = crc32c.linked(footers[ends].view(np.uint32), links).view(f"V{FOOTER}")
+    return crc32c.leads(data[start : int(ends[-1]) + FOOTER], 0, after)
 
 
 @cache
@@ -471,11 +493,13 @@ class _Source:
         return bool(got)
 
 
-def read_windows(file: FileIO, damage: Damage, window: int = WINDOW) -> Iterator[Window]:
-    """The records of a file, some megabytes at a time; what is lost goes to ``damage``."""
+def read_windows(file: FileIO, damage: Damage, window: int = WINDOW, start: int = 0) -> Iterator[Window]:
+    """The records of a file from ``start`` on, some megabytes at a time; what is lost goes to ``damage``."""
     damage.size = file.seek(0, 2)
-    file.seek(0)
-    source = _Source(file, damage.size, window, np.zeros(2 * MARGIN, np.uint8))
+    if start and start == damage.size:
+        return
+    file.seek(start)
+    source = _Source(file, damage.size, window, np.zeros(2 * MARGIN, np.uint8), base=start - MARGIN)
     frames = _Frames(source.data, 0, 0, False, {}, ())
     while not frames.final:
         final = not source.more() or source.base + source.high == damage.size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from analyzer.errors import IngestError
-from analyzer.ingest import event_columns, event_histograms, events, records, tensors, wire
+from analyzer.ingest import event_columns, event_forms, event_histograms, events, records, tensors, wire
 from analyzer.ingest.event_frames import Frame, Frames, histograms
 from analyzer.ingest.event_log import Log, series
 from analyzer.model import Problem, Reading, Scalar, Text
@@ -43,7 +43,9 @@ def read(path: Path) -> Reading:
     try:
         with path.open("rb", buffering=0) as file, np.errstate(invalid="ignore"):  # signalling NaNs
             _reject(path, file.read(4096))
-            for window in records.read_windows(file, damage):
+            familiar = event_forms.take(file, log, damage, _read_singly)
+            for window in records.read_windows(file, damage, start=familiar):
+                event_forms.learn(window)
                 _read_window(window, log)
         if not damage.records:
             raise _nothing(path, damage)
@@ -79,15 +81,21 @@ def _read_window(window: records.Window, log: Log) -> None:
     starts, lengths = event_columns.take_runs(window, log)
     starts, lengths = event_columns.take(window, starts, lengths, log)
     starts, lengths = event_histograms.take(window, starts, lengths, log)
-    data = window.data.data
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        if event_columns.take_one(data, start, start + length, window.base, log):
+    _read_singly(
+        window.data.data, zip(starts.tolist(), (starts + lengths).tolist(), strict=True), window.base, log
+    )
+
+
+def _read_singly(data: memoryview, payloads: Iterable[tuple[int, int]], base: int, log: Log) -> None:
+    """Events one by one, from where each starts in ``data`` to where it ends."""
+    for start, end in payloads:
+        if event_columns.take_one(data, start, end, base, log):
             continue
         try:
-            _add_event(data, start, start + length, window.base, log)
+            _add_event(data, start, end, base, log)
         except wire.WireError:
             if not log.malformed:
-                log.malformed_offset = window.base + start
+                log.malformed_offset = base + start
             log.malformed += 1
 
 

@@ -1,0 +1,229 @@
+"""Small files laid out like one read before: the runs of an experiment log the same tags in the same order.
+
+Many small files are bound by the number of steps a file takes, not by their bytes. So the layout of a file
+is kept: its records, with all zeroed that may differ. The next file is compared with it as a whole. What
+equals it has valid headers and its numbers in known places; its checksums are verified together. What does
+not, and what comes behind, is read as ever.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from io import FileIO
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.ingest import crc32c, event_columns, records
+from analyzer.ingest.crc32c import Bytes, Crcs, Ints
+from analyzer.ingest.event_columns import MOST_STEP_BYTES, STEP_AT, WALL_AT, Layout, Places, Sorted
+from analyzer.ingest.event_log import Key, Log, taken
+from analyzer.ingest.records import FOOTER, HEADER, MARGIN, OVERHEAD, Window
+from analyzer.model import FloatArray
+
+LARGEST = 1 << 20  # bytes: larger files are bound by their bytes
+FEWEST = 64  # records: fewer are sooner read one by one
+ENOUGH = 0.75  # share of a file that must be laid out so; otherwise its own layout is worth learning
+MOST_LEADING = 8  # records before the first scalar: version, texts
+MOST_FORMS = 4
+MOST_OPENINGS = 1 << 10
+
+
+ReadSingly = Callable[[memoryview, Iterable[tuple[int, int]], int, Log], None]
+
+
+class Form(NamedTuple):
+    """A stretch of scalars without a gap. Places count from the header of the first."""
+
+    row: Bytes  # the records, with all zeroed that may differ
+    mask: Bytes
+    row_with_steps: Bytes  # the same with the steps, which mostly do not differ
+    mask_with_steps: Bytes
+    steps: FloatArray  # by ``order``
+    ends: Ints  # of the payloads
+    links: Crcs  # see records.stretch_links
+    order: Ints  # the records by tag, those of a tag in order of the file
+    tags: Ints  # in this order, the number of each one's key
+    places: Places  # in this order
+    keys: tuple[Key, ...]
+    plugins: tuple[tuple[int, Layout], ...]  # layouts that name one, each with its first record
+
+
+FORMS: list[Form] = []  # the last one used comes first
+OPENINGS: Counter[object] = Counter()  # how files begin that were laid out like none of these
+
+
+# --------------------------------------------------------------------------- use
+
+
+def take(file: FileIO, log: Log, damage: records.Damage, read: ReadSingly) -> int:
+    """Add to the log what of a file is laid out like one before; the offset behind it, 0 for nothing.
+
+    The few records before it are left to ``read``.
+    """
+    size = file.seek(0, 2)
+    if not FORMS or size > LARGEST or crc32c.compiled() is None:
+        return 0
+    data = np.empty(size + 2 * MARGIN, np.uint8)
+    file.seek(0)
+    if file.readinto(data.data[MARGIN : MARGIN + size]) < size:
+        return 0
+    for k, form in enumerate(FORMS):
+        headers = _headers(data, size, form)
+        if not headers:
+            continue
+        count, same_steps = _alike(data[headers[-1] : MARGIN + size], form)
+        if not count or form.ends[count - 1] < ENOUGH * size:
+            continue
+        FORMS.insert(0, FORMS.pop(k))
+        leading = [(low + HEADER, high - FOOTER) for low, high in pairwise(headers)]
+        rest = data[headers[-1] :]
+        if not all(records.fits(data, *record) for record in leading) or not _holds(rest, form, count):
+            return 0  # damage is told as ever
+        read(data.data, leading, -MARGIN, log)
+        _add(rest, headers[-1] - MARGIN, form, count, same_steps, log)
+        damage.records += len(leading) + count
+        return headers[-1] - MARGIN + int(form.ends[count - 1]) + FOOTER
+    return 0
+
+
+def _headers(data: Bytes, size: int, form: Form) -> list[int]:
+    """Offsets of the records up to the first that begins like the form; nothing without one."""
+    first = int(form.ends[0])
+    headers = [MARGIN]
+    while len(headers) <= MOST_LEADING and headers[-1] + first <= MARGIN + size:
+        at = headers[-1]
+        if not ((data[at : at + first] ^ form.row[:first]) & form.mask[:first]).any():
+            return headers
+        length = records.header_length(data[at : at + HEADER].tobytes())
+        if length < 0:
+            break
+        headers.append(at + OVERHEAD + length)
+    return []
+
+
+def _alike(data: Bytes, form: Form) -> tuple[int, bool]:
+    """How many records are laid out like the form, and whether their steps are known to be the same."""
+    both = min(len(data), len(form.row))
+    same_steps = _equal(data[:both] & form.mask_with_steps[:both], form.row_with_steps[:both])
+    if not same_steps:
+        masked = data[:both] & form.mask[:both]
+        if not _equal(masked, form.row[:both]):
+            both = int((masked != form.row[:both]).argmax())
+    return int(np.searchsorted(form.ends, both - FOOTER, "right")), same_steps
+
+
+def _equal(one: Bytes, other: Bytes) -> bool:
+    whole = len(one) // 8 * 8
+    words = one[:whole].view(np.uint64) == other[:whole].view(np.uint64)
+    return bool(words.all()) and bool((one[whole:] == other[whole:]).all())
+
+
+def _holds(data: Bytes, form: Form, count: int) -> bool:
+    """Whether the first payloads fit their checksums."""
+    after = 0
+    if count < len(form.ends):
+        following = int(form.ends[count] - form.ends[count - 1]) - OVERHEAD
+        after = crc32c.register_before(records.header(following))
+    return records.linked_holds(data, HEADER, form.ends[:count], form.links[:count], after)
+
+
+def _add(data: Bytes, base: int, form: Form, count: int, same_steps: bool, log: Log) -> None:
+    """Add the points of the first records; ``base`` is the offset of ``data`` in the file."""
+    places, tags, steps = form.places, form.tags, form.steps
+    if count < len(form.ends):
+        some = form.order < count
+        places, tags, steps = places.some(some), tags[some], steps[some]
+    points = event_columns.points(data, places, base, steps.copy() if same_steps else None)
+    for first, layout in form.plugins:
+        if first < count:
+            event_columns.number_of(layout, log)
+    bounds = np.searchsorted(tags, np.arange(len(form.keys) + 1)).tolist()
+    for key, low, high in zip(form.keys, bounds, bounds[1:], strict=False):
+        if low < high:
+            log.known.setdefault(log.number(key), []).append(taken(points, slice(low, high)))
+
+
+# --------------------------------------------------------------------------- learning
+
+
+def learn(window: Window) -> None:
+    """Keep the layout of a small file if some have begun like it, the oftener the less."""
+    if window.size > LARGEST or window.base != -MARGIN or crc32c.compiled() is None or not _is_due(window):
+        return
+    runs = map(records.spread, window.runs)
+    starts, lengths = records.merged([(window.starts, window.lengths), *runs])
+    found = event_columns.sort_all(window, starts, lengths)
+    is_scalar = np.array([layout is not None for layout in found.layouts])[found.classes]
+    if not is_scalar.any():
+        return
+    first = int(is_scalar.argmax())
+    adjoins = starts[first + 1 :] == (starts + lengths)[first:-1] + OVERHEAD
+    breaks = np.flatnonzero(~(adjoins & is_scalar[first + 1 :]))
+    some = slice(first, first + 1 + int(breaks[0]) if len(breaks) else len(starts))
+    if len(starts[some]) >= FEWEST:
+        part = Sorted(found.step_bytes[some], found.classes[some], found.layouts)
+        FORMS.insert(0, _form(window.data, starts[some], lengths[some], part))
+        del FORMS[MOST_FORMS:]
+
+
+def _is_due(window: Window) -> bool:
+    """Whether this is the second, fourth, eighth … file that begins so."""
+    if len(OPENINGS) >= MOST_OPENINGS:
+        OPENINGS.clear()
+    opening = tuple(run.lengths for run in window.runs[:2]), window.lengths[:16].tobytes()
+    OPENINGS[opening] += 1
+    seen = OPENINGS[opening]
+    return seen > 1 and seen & (seen - 1) == 0
+
+
+def _form(data: Bytes, starts: Ints, lengths: Ints, found: Sorted) -> Form:
+    """The form of adjoining scalars."""
+    begin = int(starts[0]) - HEADER
+    starts = starts - begin
+    ends = starts + lengths
+    data = data[begin:]
+    places = event_columns.places(starts, found.step_bytes, found.classes, found.layouts)
+    mask = _mask(int(ends[-1]) + FOOTER, ends, places)
+    mask_with_steps = mask.copy()
+    for k in range(MOST_STEP_BYTES):
+        at = starts[found.step_bytes > k] + STEP_AT + k
+        mask[at], mask_with_steps[at] = 0x80, 0xFF
+    present, firsts = np.unique(found.classes, return_index=True)
+    layouts = [(first, found.layouts[k]) for k, first in zip(present.tolist(), firsts.tolist(), strict=True)]
+    known = sorted((first, layout) for first, layout in layouts if layout)
+    numbers: dict[Key, int] = {}
+    of_class = np.zeros(len(found.layouts), np.int64)
+    for first, layout in known:
+        key = layout.tag, layout.is_tensor
+        of_class[found.classes[first]] = numbers.setdefault(key, len(numbers))
+    tags = of_class[found.classes]
+    order = np.argsort(tags, kind="stable")
+    in_order = places.some(order)
+    return Form(
+        row=data[: len(mask)] & mask,
+        mask=mask,
+        row_with_steps=data[: len(mask)] & mask_with_steps,
+        mask_with_steps=mask_with_steps,
+        steps=event_columns.points(data, in_order, 0).steps,
+        ends=ends,
+        links=records.stretch_links(lengths),
+        order=order,
+        tags=tags[order],
+        places=in_order,
+        keys=tuple(numbers),
+        plugins=tuple((first, layout) for first, layout in known if layout.plugin),
+    )
+
+
+def _mask(size: int, ends: Ints, places: Places) -> Bytes:
+    """Clears wall times, values and checksums."""
+    mask = np.full(size, 0xFF, np.uint8)
+    mask[places.starts[:, None] + np.arange(WALL_AT, WALL_AT + 8)] = 0
+    for k, (width, _, varint) in enumerate(places.kinds):
+        at = places.values_at[places.of == k]
+        mask[at[:, None] + np.arange(width)] = 0x80 if varint else 0
+    mask[ends[:, None] + np.arange(FOOTER)] = 0
+    return mask
