@@ -341,3 +341,25 @@ def test_a_flat_stretch_that_creeps_on_shows_its_trend():
     stuck = np.concatenate([np.linspace(8, 4, 100), np.full(1900, 4.0)]) + noise(2000, size=0.02)
     assert value("train_loss.plateau_trend", train_loss=language) < -5
     assert abs(value("train_loss.plateau_trend", train_loss=stuck)) < 3
+
+
+def test_the_trend_since_the_best_leaves_the_best_out():
+    level = np.concatenate([falling(20, floor=0.5), np.full(5, 0.4), np.full(30, 0.5)])
+    flat = [value("val_loss.rise_trend_z", val_loss=level + noise(55, seed, 0.01)) for seed in range(100)]
+    assert np.mean(np.array(flat) > 1.6) < 0.12
+    turned = np.concatenate([falling(20, floor=0.5), 0.5 + 0.02 * np.arange(15)]) + noise(35, 4, 0.03)
+    assert value("val_loss.rise_trend_z", val_loss=turned) > 2
+
+
+def test_validation_is_held_against_the_training_that_follows():
+    train, val = [40.0, 0.4, 0.2, 0.1, 0.1], [0.3, 0.18, 0.12, 0.11, 0.1]
+    pairs = [v / t for v, t in zip(val[:-1], train[1:], strict=True)]
+    assert value("gap.next_ratio", train_loss=train, val_loss=val) == pytest.approx(np.quantile(pairs, 0.75))
+
+
+def test_equal_accuracies_are_counted():
+    accuracy = [0.6, 0.6, 0.58, 0.6, 0.6, 0.59, 0.6, 0.6]
+    assert value("class.same_answer", val_accuracy=accuracy) == 6 / 8
+    assert value("class.train_accuracy_range", train_accuracy=[66, 67, 68, 67]) == pytest.approx(
+        np.ptp(np.percentile([0.66, 0.67, 0.68, 0.67], [5, 95]))
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from analyzer.features import Context, Value, feature
-from analyzer.features.curves import Unavailable
-from analyzer.model import Measurement, Series
+from analyzer.features.curves import Curve, Unavailable
+from analyzer.model import FloatArray, Measurement, Series
 
 BALANCED = ("f1", "recall", "balanced", "kappa", "mcc", "matthews", "auprc", "average_precision", "precision")
 
@@ -74,5 +74,37 @@ def accuracy_range(context: Context) -> Value:
     """Percent are taken as fractions; spread between the 5th and 95th percentile."""
     curve = context.curve("val_metric") if context.has("val_metric") else context.curve("train_metric")
     curve.need(4)
-    low, high = np.percentile(curve.raw[curve.n // 2 :], [5, 95])
+    return _spread(curve.raw[curve.n // 2 :], curve)
+
+
+@feature(
+    "class.train_accuracy_range",
+    "ratio",
+    "range of the training accuracy over the whole run",
+    low=0,
+    label="range of the training accuracy",
+)
+def train_accuracy_range(context: Context) -> Value:
+    curve = context.curve("train_metric")
+    curve.need(4)
+    return _spread(curve.raw, curve)
+
+
+def _spread(values: FloatArray, curve: Curve) -> float:
+    low, high = np.percentile(values, [5, 95])
     return float(high - low) / (1.0 if np.max(curve.raw) <= 1 else 100.0)
+
+
+@feature(
+    "class.same_answer",
+    "ratio",
+    "share of the evaluations that gave the very same validation accuracy",
+    low=0,
+    high=1,
+    label="evaluations of the same accuracy",
+)
+def same_answer(context: Context) -> Value:
+    """Accuracies of a model that answers alike whatever the input are equal to the last digit."""
+    curve = context.curve("val_metric")
+    curve.need(5)
+    return float(np.unique(curve.raw, return_counts=True)[1].max()) / curve.n

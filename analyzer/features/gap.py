@@ -287,17 +287,33 @@ def ratio_start(context: Context) -> Value:
     return _ratio(context, slice(0, aligned(context).tenth))
 
 
+@feature(
+    "gap.next_ratio",
+    "ratio",
+    "validation loss over the training loss of the stretch that follows, which three of four evaluations stay below: a "
+    "fast learner's mean over the stretch before lies higher for no other reason than its speed",
+    low=0,
+    label="validation / training that follows",
+)
+def next_ratio(context: Context) -> Value:
+    both = aligned(context)
+    pairs = zip(both.train[1:], both.val[:-1], strict=True)
+    return float(np.quantile([_quotient(context, t, v) for t, v in pairs], 0.75))
+
+
 def _ratio(context: Context, part: slice) -> float:
     """Ratio of medians of the logged losses; Unavailable where they are not positive."""
-    train, val = context.curve("train_loss", averaged=True), context.curve("val_loss")
     both = aligned(context)
-    log = train.log and val.log
-    t, v = (median(x[part]) for x in (both.train, both.val))
-    if log:
-        return float(np.exp(np.clip(v - t, -300, 300)))
-    if min(t, v) <= 0:
+    return _quotient(context, median(both.train[part]), median(both.val[part]))
+
+
+def _quotient(context: Context, train: float, val: float) -> float:
+    """Validation over training cost, both as aligned: their difference where these are logarithms."""
+    if context.curve("train_loss", averaged=True).log and context.curve("val_loss").log:
+        return float(np.exp(np.clip(val - train, -300, 300)))
+    if min(train, val) <= 0:
         raise Unavailable("the losses are not positive", ("train_loss", "val_loss"))
-    return v / t
+    return val / train
 
 
 @feature(

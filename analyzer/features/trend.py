@@ -7,12 +7,20 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
-from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import Z_CAP, capped_ratio, kendall_tau, mann_kendall_z, theil_sen
+from analyzer.features.curves import BLOCKS, Curve, Unavailable
+from analyzer.features.robust import (
+    Z_CAP,
+    block_medians,
+    capped_ratio,
+    kendall_tau,
+    mann_kendall_z,
+    theil_sen,
+)
 from analyzer.features.spikes import without_jumps
 from analyzer.model import Measurement
 
 LOSSES = ("train_loss", "val_loss")
+ON_SCALE = 10.0  # times the loss of guessing among many classes: a higher one is no mean cross-entropy
 
 
 @curve_feature("points", "count", "number of finite points of the {curve}", low=0)
@@ -404,6 +412,21 @@ def rise_tau(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "rise_trend_z",
+    "sigma",
+    "significance of the {curve}'s trend over all that follows its best point; positive means getting worse",
+    label="trend since the best",
+)
+def rise_trend_z(curve: Curve) -> Value:
+    """Without the best point itself, which lies below what follows by choice."""
+    curve.need(6)
+    after = curve.cost[int(np.searchsorted(curve.steps, curve.best_step)) + 1 :]
+    if len(after) < 5:
+        raise Unavailable(f"fewer than 5 points of {curve.role} follow the best one", (curve.role,))
+    return curve.over(curve.best_step, float(curve.steps[-1]), mann_kendall_z(block_medians(after, BLOCKS)))
+
+
+@curve_feature(
     "early_share",
     "ratio",
     "share of the {curve}'s whole descent reached within the first tenth of the run (at least 3 points)",
@@ -481,6 +504,8 @@ def chance_level(context: Context) -> float:
     if classes >= 2:
         return float(np.log(classes))
     loss = context.curve("train_loss")
+    if not 0 < loss.to_raw(loss.end) < ON_SCALE * np.log(1000):
+        raise Unavailable("the training loss is not on the scale of a cross-entropy", ("num_classes",))
     for role in ("val_metric", "train_metric"):
         if context.has(role) and context.curve(role).measure == "accuracy":
             share = _fraction(context.curve(role))
