@@ -373,6 +373,12 @@ def test_updates_and_gradients_come_from_adam_s_state(tmp_path):
     assert 1e-4 < features["update.ratio"].value < 0.1
 
 
+def test_a_rise_lasts_from_the_best_point_on_whatever_dips_it_has():
+    values = [*np.linspace(2, 0.5, 10), *[1.1] * 8, *[0.8] * 4, *[1.2] * 15]
+    assert measure("val_loss.rise_share", val_loss=values).value > 0.7
+    assert measure("val_loss.rise_share", val_loss=[3.0, 2.0, 1.0, 0.5, 0.4, 0.4, 0.41]).value < 0.2
+
+
 def test_what_is_called_dead_counts_as_units_unless_it_looks_like_zeros():
     def dead(*values):
         logged = Series("dead/relu1", np.arange(len(values)), np.array(values), role="activation_dead_units")

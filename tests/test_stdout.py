@@ -66,6 +66,11 @@ def test_a_loss_of_the_step_or_the_epoch_is_no_counter(tmp_path: Path) -> None:
     assert found["train_loss_epoch"].steps.tolist() == [3, 7, 11]
 
 
+def test_a_loss_scale_is_a_curve_of_its_own(tmp_path: Path) -> None:
+    text = "".join(f"[epoch 0, iter {i}] loss: {2 - i / 9:.4f}, loss_scale: {2**i}\n" for i in range(9))
+    assert curves(tmp_path, text)["loss_scale"].values.tolist() == [2**i for i in range(9)]
+
+
 def test_step_word_value_lines(tmp_path: Path) -> None:
     text = "".join(
         f"{i} train {9 - i}\n" + (f"{i} val {9.5 - i}\n{i} hella 0.2{i}\n" if i % 2 == 0 else "")

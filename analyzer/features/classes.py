@@ -64,6 +64,23 @@ def balanced_final(context: Context) -> Value:
 
 
 @feature(
+    "class.accuracy_gain",
+    "ratio",
+    "rise of the validation accuracy from the second and third evaluation to its end; a model that answers with the "
+    "largest class has none",
+    low=-1,
+    high=1,
+    label="rise of the accuracy",
+)
+def accuracy_gain(context: Context) -> Value:
+    """The first evaluation is left out: it may come before training."""
+    curve = context.curve("val_metric") if context.has("val_metric") else context.curve("train_metric")
+    curve.need(6)
+    top = 1.0 if np.max(curve.raw) <= 1 else 100.0
+    return float(curve.to_raw(curve.end) - np.median(curve.raw[1:3])) / top
+
+
+@feature(
     "class.accuracy_range",
     "ratio",
     "range of the validation accuracy over the later half of the evaluations",

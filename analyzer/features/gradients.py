@@ -50,6 +50,13 @@ def over_loss(context: Context) -> Value:
     return context.value("grad.median") / level
 
 
+@feature("grad.start", "value", "gradient norm at the start: median of the first three points", low=0)
+def start(context: Context) -> Value:
+    curve = context.curve("grad_norm")
+    curve.need(5)
+    return curve.at(curve.first_step, float(np.median(curve.raw[:3])))
+
+
 @feature("grad.max", "value", "highest gradient norm", low=0, label="highest gradient norm")
 def highest(context: Context) -> Value:
     curve = context.curve("grad_norm")

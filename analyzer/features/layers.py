@@ -205,6 +205,23 @@ def unchanged(context: Context) -> Value:
     return Measurement(float(len(same)), where=same[0] if same else "", items=tuple(same))
 
 
+@feature(
+    "weights.norms_unchanged",
+    "count",
+    "layers whose logged weight norm is the same at every step while that of others changes",
+    low=0,
+    label="norm unchanged",
+)
+def norms_unchanged(context: Context) -> Value:
+    """Biases are left out: they start at zero, and one before a normalisation may stay there."""
+    logged = context.run.by_role("weight_norm_layer") or layer_series(context.run, "weight_norm_layer")
+    named = [s for s in logged if s.points >= 5 and "bias" not in (s.subject or s.tag).lower()]
+    still = tuple(s.subject or s.tag for s in named if np.ptp(s.values) == 0 and s.values[0] > 0)
+    if len(named) < 2 or len(still) == len(named):
+        raise Unavailable("no weight norms were logged of which some change", ("weight_norm_layer",))
+    return Measurement(float(len(still)), where=still[0] if still else "", items=still)
+
+
 def _trainable(stats: LayerStats) -> bool:
     return stats.dtype.startswith(("float", "bfloat")) and not any(
         w in stats.name for w in ("running_", "inv_freq", "position_ids", "mask")

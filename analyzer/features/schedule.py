@@ -8,10 +8,14 @@ from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
 from analyzer.features.oscillation import amplitude, over_noise, residual_swings
 from analyzer.features.robust import theil_sen
+from analyzer.hyperparameters import canonical
 from analyzer.model import FloatArray, Measurement
 
 NOTHING = 0.01  # of the highest learning rate: below it nothing is learned any more
+LASTING = 0.05  # of the run
 CUT = 0.6  # a drop to less than this between two logged values is a cut
+ADAPTIVE = ("adam", "rmsprop", "lamb", "lion", "adabelief")
+USUAL_ADAPTIVE, USUAL = 0.01, 0.1  # learning rates that few networks take more than
 STEADY = 0.9  # of the value before: a schedule that falls faster falls by itself
 
 
@@ -31,6 +35,20 @@ def highest(context: Context) -> Value:
     if not context.has("learning_rate"):
         return context.value("hparam.learning_rate")
     return float(np.max(_lr(context).raw))
+
+
+@feature(
+    "lr.over_usual",
+    "ratio",
+    "highest learning rate over the upper end of what is usual: 0.01 for Adam and its kin, 0.1 for others or where the "
+    "optimizer is not known",
+    low=0,
+    label="learning rate over the usual",
+)
+def over_usual(context: Context) -> Value:
+    optimizer = str(canonical(context.run.hyperparameters).get("optimizer", "")).lower()
+    adaptive = any(name in optimizer for name in ADAPTIVE)
+    return context.value("lr.max") / (USUAL_ADAPTIVE if adaptive else USUAL)
 
 
 @feature("lr.final", "value", "learning rate at the end", low=0)
@@ -58,14 +76,14 @@ def final_ratio(context: Context) -> Value:
 @feature(
     "lr.zero_share",
     "ratio",
-    "share of the run, counted from its end, with a learning rate below 1 % of its highest value",
+    "share of the run, counted from its end, with a learning rate below 1 % of what it was for a twentieth of the run",
     low=0,
     high=1,
     label="learning rate near zero",
 )
 def zero_share(context: Context) -> Value:
     curve = _lr(context)
-    low = curve.raw < NOTHING * np.max(curve.raw)
+    low = curve.raw < NOTHING * np.quantile(curve.raw, 1 - LASTING)  # not of a peak of a few steps
     active = np.flatnonzero(~low)
     if not len(active) or active[-1] == curve.n - 1:
         return Measurement(0.0)

@@ -6,8 +6,8 @@ from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
 from analyzer.model import LayerStats, Measurement, Spectrum
 
-LEAST_SIDE = 16  # of a narrower layer a tenth is hardly more than one direction
-COLLAPSED = 0.1
+LEAST_SIDE = 8  # narrower layers have too few directions to lose
+COLLAPSED = 0.15
 
 
 def _measured(context: Context) -> list[tuple[LayerStats, Spectrum]]:

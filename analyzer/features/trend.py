@@ -14,6 +14,8 @@ from analyzer.features.robust import (
     capped_ratio,
     kendall_tau,
     mann_kendall_z,
+    point_noise,
+    running_median,
     theil_sen,
 )
 from analyzer.features.spikes import without_jumps
@@ -21,6 +23,7 @@ from analyzer.model import Measurement
 
 LOSSES = ("train_loss", "val_loss")
 ON_SCALE = 10.0  # times the loss of guessing among many classes: a higher one is no mean cross-entropy
+MOSTLY = 0.75  # of a stretch: a curve that swings comes back now and then
 
 
 @curve_feature("points", "count", "number of finite points of the {curve}", low=0)
@@ -177,9 +180,26 @@ def rise_z(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "rise_before_z",
+    "sigma",
+    "how far the {curve} ends above its best level, against the noise before the best: what follows may be chaos",
+    label="rise against the noise before it",
+)
+def rise_before_z(curve: Curve) -> Value:
+    curve.need(8)
+    best = int(np.searchsorted(curve.steps, curve.best_step))
+    if best < 6:
+        raise Unavailable(f"{curve.role} is best within its first points", (curve.role,))
+    averaged = np.sqrt(max(1.0, min(best / 3, curve.block_size * curve.width)))
+    noise = 1.25 * max(point_noise(curve.cost[: best + 1]), curve.rounding) / averaged
+    return capped_ratio(curve.end - curve.best, float(noise))
+
+
+@curve_feature(
     "rise_share",
     "ratio",
-    "share of the run, counted from its end, that stays above half of the final rise over the best level",
+    "share of the run, counted from its end, that stays above half of the final rise over the best level but for a "
+    "quarter of it",
     low=0,
     high=1,
     label="worse than its best",
@@ -190,10 +210,11 @@ def rise_share(curve: Curve) -> Value:
     if height <= 0:
         return 0.0
     above = curve.smooth > curve.best + 0.5 * height
-    below = np.flatnonzero(~above)
-    first = int(below[-1]) + 1 if len(below) else 0
-    if first >= len(above):
+    mostly = np.cumsum(above[::-1])[::-1] >= MOSTLY * np.arange(len(above), 0, -1)
+    begins = curve.best_block + np.flatnonzero((above & mostly)[curve.best_block :])
+    if not len(begins):
         return 0.0
+    first = int(begins[0])
     begin = float(curve.block_steps[first])
     return curve.over(begin, float(curve.steps[-1]), 1 - curve.position(begin))
 
@@ -209,12 +230,31 @@ def rise_share(curve: Curve) -> Value:
 def rise_novelty(curve: Curve) -> Value:
     curve.need(8)
     above = curve.smooth > curve.best + 0.5 * (curve.end - curve.best)
-    above = above[int(np.argmin(above)) :]
+    above = running_median(above[int(np.argmin(above)) :].astype(np.float64), len(above) // 20 | 1) > 0.5
     edges = np.flatnonzero(np.diff(np.concatenate([[0], above.astype(int), [0]])))
     stretches = edges[1::2] - edges[::2]
     last = int(stretches[-1]) if len(stretches) and above[-1] else 0
     earlier = stretches[: len(stretches) - (last > 0)]
     return last / max(1, int(earlier.max())) if len(earlier) else float(last)
+
+
+@curve_feature(
+    "early_burst",
+    "ratio",
+    "highest level of the {curve} within its first fifth over its very start; 1 where it only falls",
+    low=1,
+    label="burst at the start",
+    roles=LOSSES,
+)
+def early_burst(curve: Curve) -> Value:
+    """By medians of three points, so that no single batch is a burst."""
+    curve.need(20)
+    first = float(curve.raw[0])
+    if np.min(curve.raw) <= 0:
+        raise Unavailable(f"{curve.role} is not positive, so it has no relative scale", (curve.role,))
+    early = running_median(curve.raw[: max(6, curve.n // 5)], 3)
+    top = int(np.argmax(early))
+    return curve.at(float(curve.steps[top]), max(1.0, float(early[top]) / first))
 
 
 @curve_feature(
@@ -280,6 +320,17 @@ def tail_z(curve: Curve) -> Value:
     if part.stop - part.start < 4:
         part = slice(curve.n - 4, curve.n)
     return Measurement(mann_kendall_z(curve.cost[part]))
+
+
+@curve_feature(
+    "half_z",
+    "sigma",
+    "significance of the {curve}'s trend over the second half of the run; negative means still improving",
+    label="trend of the second half",
+)
+def half_z(curve: Curve) -> Value:
+    curve.need(12)
+    return Measurement(mann_kendall_z(curve.cost[curve.tail(0.5)]))
 
 
 @curve_feature(
@@ -520,6 +571,26 @@ def _fraction(accuracy: Curve) -> float:
     """The final accuracy, of at most 1; at least 1 / 1000."""
     end = accuracy.to_raw(accuracy.end)
     return max(1e-3, end / 100 if np.max(accuracy.raw) > 1 else end)
+
+
+@feature(
+    "train_loss.start_over_guess",
+    "ratio",
+    "first training loss of a classifier over that of guessing among as many classes as it has, or among a thousand "
+    "where that is not known; sound networks start near 1",
+    low=0,
+    label="first loss over guessing",
+)
+def start_over_guess(context: Context) -> Value:
+    curve = context.curve("train_loss")
+    curve.need(5)
+    try:
+        classes = context.value("hparam.num_classes")
+    except Unavailable:
+        if not any(context.run.by_role(f"{split}_accuracy") for split in ("train", "val")):
+            raise
+        classes = 1000.0
+    return curve.at(curve.first_step, float(curve.raw[0]) / float(np.log(max(2.0, classes))))
 
 
 @feature(

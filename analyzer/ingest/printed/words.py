@@ -65,7 +65,7 @@ UNSECTIONED = re.compile(
 NOT_METRIC = re.compile(
     r"time|date|eta|^data$|speed|mem|gpu|cuda|seed|port|pid|rank|size|^len|count|total$|^num|^n$|version|elapsed|duration"
     r"|took|ips|fps|throughput|samples|tokens|^it$|^s$|^ms$|sec|device|workers|shape|param|layers|dim|kernel|stride"
-    r"|padding|weight$|channels|features|width|height|^instances$|line|^id$|file|classes|ratio|beta|eps|dropout|^p$|degrees|scale$"
+    r"|padding|weight$|channels|features|width|height|^instances$|line|^id$|file|classes|ratio|beta|eps|dropout|^p$|degrees|(?<!loss_)(?<!grad_)(?<!loss)scale$"
     r"|^v_num$|^skipped$|copypaste|_cost$|^best[_-]|[_-]best$|^wps$|^ups$|^wpb$|^bsz$|train_wall|gb_free|^wall$|patience|remaining",
     re.IGNORECASE,
 )
