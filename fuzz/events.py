@@ -5,7 +5,8 @@
 The input is a program that writes a log: events of a regular or irregular kind, any bytes as a
 message with fitting checksums, and damage. What is read must be what was written: no exception, no
 value that was not written, none missing where there was no damage, and the same as is read one
-message at a time.
+message at a time; and that too where a log laid out alike, with other numbers and without damage, has
+been read before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 with atheris.instrument_imports(include=["analyzer"]):
     from analyzer.errors import IngestError
-    from analyzer.ingest import crc32c, event_columns, event_histograms, records, tensorboard
+    from analyzer.ingest import crc32c, event_columns, event_forms, event_histograms, records, tensorboard
     from analyzer.model import Reading
 
 TAGS = [b"loss", b"lr", b"acc/val", b"acc/trn", b"x" * 70, b"", "é".encode()]
@@ -84,8 +85,10 @@ def bits_of(number: float) -> int:
         return int(np.array([number], np.float64).view(np.uint64)[0]) if number == number else -1
 
 
-def write(program: atheris.FuzzedDataProvider) -> tuple[bytes, list[Point], bool]:
-    """A log, the points in it, and whether that is all there is to know of it."""
+def write(
+    program: atheris.FuzzedDataProvider, salt: int = 0, damage: bool = True
+) -> tuple[bytes, list[Point], bool]:
+    """A log, the points in it, and whether that is all there is to know of it; ``salt`` changes its numbers."""
     out, points, known = bytearray(), [], True
     while program.remaining_bytes() and len(out) < 60_000:
         order = program.ConsumeIntInRange(0, 9)
@@ -97,7 +100,7 @@ def write(program: atheris.FuzzedDataProvider) -> tuple[bytes, list[Point], bool
             step, by = program.ConsumeIntInRange(0, 1 << 20), program.ConsumeIntInRange(0, 300)
             seed = program.ConsumeBytes(8).ljust(8, b"\1")
             for k in range(program.ConsumeIntInRange(1, 220)):
-                drawn = np.random.default_rng([k, *seed]).bytes(16 * len(kinds))
+                drawn = np.random.default_rng([k, salt, *seed]).bytes(16 * len(kinds))
                 for n, (kind, tag) in enumerate(kinds):
                     wall, bits = drawn[16 * n : 16 * n + 8], drawn[16 * n + 8 : 16 * n + 16]
                     value, number = scalar(kind, tag, bits)
@@ -115,10 +118,11 @@ def write(program: atheris.FuzzedDataProvider) -> tuple[bytes, list[Point], bool
         elif out:
             known = False
             at = program.ConsumeIntInRange(0, len(out) - 1)
-            if order == 8:
-                out[at] ^= 1 << program.ConsumeIntInRange(0, 7)
-            else:
-                del out[at : at + program.ConsumeIntInRange(1, 64)]
+            bit, lost = program.ConsumeIntInRange(0, 7), program.ConsumeIntInRange(1, 64)
+            if damage and order == 8:
+                out[at] ^= 1 << bit
+            elif damage:
+                del out[at : at + lost]
     return bytes(out), points, known
 
 
@@ -136,6 +140,8 @@ def read() -> Reading | str:
 def slowly() -> Iterator[None]:
     """Each record's checksum on its own, and each message parsed."""
     with (
+        mock.patch.object(event_forms, "take", lambda *given: 0),
+        mock.patch.object(event_forms, "learn", lambda window: None),
         mock.patch.object(records, "_go_on", lambda frames: None),
         mock.patch.object(records, "_start_run", lambda frames: False),
         mock.patch.object(records, "_stretch_holds", lambda data, starts, lengths: False),
@@ -173,6 +179,12 @@ def same(fast: Reading | str, slow: Reading | str) -> None:
 
 
 def one_input(data: bytes) -> None:
+    event_forms.FORMS.clear()
+    event_forms.OPENINGS.clear()
+    if data[:1] > b"\x7f":
+        LOG.write_bytes(write(atheris.FuzzedDataProvider(data), salt=1, damage=False)[0])
+        read()
+        read()
     content, points, known = write(atheris.FuzzedDataProvider(data))
     LOG.write_bytes(content)
     fast = read()

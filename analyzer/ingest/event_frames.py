@@ -29,55 +29,66 @@ class Frame(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Frames:
-    """The histograms of one tag: ``filled`` buckets [left, right, count], and what each frame has."""
+    """The histograms of one tag: ``filled`` buckets [left, right, count], and what each frame has.
+
+    Where upper limits alone were written, the left edges stay empty until all frames are there.
+    """
 
     buckets: FloatArray = field(default_factory=lambda: np.empty((3, 0)))
     filled: int = 0
-    sizes: list[int] = field(default_factory=list)
-    facts: list[tuple[float, ...]] = field(default_factory=list)  # position, step, wall time, moments
+    sizes: list[IntArray] = field(default_factory=list)
+    facts: list[FloatArray] = field(default_factory=list)  # [position, step, wall time, moments; frames]
 
-    def add(self, frames: Sequence[Frame], share: float = 1.0) -> None:
+    def add(
+        self,
+        facts: FloatArray,
+        sizes: IntArray,
+        left: FloatArray | None,
+        right: FloatArray,
+        counts: FloatArray,
+        share: float = 1.0,
+    ) -> None:
         """Copy frames to the end; they are ``share`` of all the file is likely to hold."""
-        sizes = [len(frame.counts) for frame in frames]
-        low, high = self.filled, self.filled + sum(sizes)
+        low, high = self.filled, self.filled + len(counts)
         if high > self.buckets.shape[1]:
             room = max(high, int(SPARE * high / share) if share < 1 else 2 * high)
             old, self.buckets = self.buckets, np.empty((3, room))
             self.buckets[:, :low] = old[:, :low]
-        left, right, counts = self.buckets[:, low:high]
-        np.concatenate([frame.right for frame in frames], out=right)
-        np.concatenate([frame.counts for frame in frames], out=counts)
-        given = [frame.left for frame in frames if frame.left is not None]
-        if len(given) == len(frames):
-            np.concatenate(given, out=left)
-        else:
-            left[1:] = right[:-1]
+        if left is not None:
+            self.buckets[0, low:high] = left
+        self.buckets[1, low:high] = right
+        self.buckets[2, low:high] = counts
         self.filled = high
-        self.sizes += sizes
-        self.facts += [(f.position, f.step, f.wall_time, *f.moments) for f in frames]
+        self.sizes.append(sizes)
+        self.facts.append(facts)
+
+    def add_one(self, frame: Frame) -> None:
+        facts = np.array([frame.position, frame.step, frame.wall_time, *frame.moments], np.float64)
+        self.add(facts[:, None], np.array([len(frame.counts)]), frame.left, frame.right, frame.counts)
 
 
 def histograms(
     found: Mapping[tuple[bytes, bool], Frames], plugins: Mapping[bytes, str], source: str
 ) -> Iterator[Histograms]:
     """Histograms of all tags, by which is first in the file; tensors only where they are histograms."""
-    for tag, is_tensor in sorted(found, key=lambda key: min(found[key].facts)[0]):
+    for tag, is_tensor in sorted(found, key=lambda key: min(facts[0].min() for facts in found[key].facts)):
         if not is_tensor or plugins.get(tag) == "histograms":
             yield _histograms(text_of(tag), found[tag, is_tensor], is_tensor, source)
 
 
 def _histograms(tag: str, frames: Frames, is_tensor: bool, source: str) -> Histograms:
-    facts = np.array(frames.facts, np.float64)
-    offsets = np.concatenate([[0], np.cumsum(frames.sizes, dtype=np.int64)])
+    facts = np.concatenate(frames.facts, axis=1)
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(frames.sizes))])
     buckets = frames.buckets[:, : frames.filled]
-    if (np.diff(facts[:, 0]) < 0).any():
-        order = np.argsort(facts[:, 0], kind="stable")
+    if (np.diff(facts[0]) < 0).any():
+        order = np.argsort(facts[0], kind="stable")
         parts = [np.arange(offsets[k], offsets[k + 1]) for k in order.tolist()]
-        facts, buckets = facts[order], buckets[:, np.concatenate(parts)]
+        facts, buckets = facts[:, order], buckets[:, np.concatenate(parts)]
         offsets = np.concatenate([[0], np.cumsum(np.diff(offsets)[order])])
     left, right, counts = buckets
-    _, steps, wall_times, minimum, maximum, count, total, squares = facts.T.copy()
+    _, steps, wall_times, minimum, maximum, count, total, squares = facts
     if not is_tensor:
+        left[1:] = right[:-1]
         _close(left, right, offsets, minimum, maximum)
     return Histograms(
         tag,

@@ -6,12 +6,14 @@ every writer puts them; records of any other form are left to be read one by one
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.ingest import records
 from analyzer.ingest.crc32c import Bytes, items
-from analyzer.ingest.event_frames import Frame, Frames
+from analyzer.ingest.event_frames import Frames
 from analyzer.ingest.event_log import Log
 from analyzer.model import FloatArray, IntArray
 
@@ -111,19 +113,37 @@ def take(window: records.Window, starts: IntArray, lengths: IntArray, log: Log) 
 def _add_frames(
     window: records.Window,
     fits: IntArray,
-    columns: tuple[NDArray[np.generic], ...],
+    columns: tuple[Any, ...],
     moments: FloatArray,
     log: Log,
 ) -> None:
     """Add the records numbered ``fits``, together for each tag."""
-    found: dict[bytes, list[Frame]] = {}
-    rows = zip(*(column[fits].tolist() for column in columns), *moments[:, fits].tolist(), strict=True)
-    data = window.data
-    for place, step, wall, tag_at, tag_size, limits, counts, size, *summary in rows:
-        right = np.ndarray((size // 8,), np.float64, data, limits)
-        held = np.ndarray((size // 8,), np.float64, data, counts)
-        frame = Frame(place + window.base, float(step), wall, summary, None, right, held)
-        found.setdefault(data[tag_at : tag_at + tag_size].tobytes(), []).append(frame)
+    places, steps, walls, tags_at, tag_sizes, limits_at, counts_at, sizes = (c[fits] for c in columns)
+    data = window.data.data
+    names = [
+        bytes(data[at : at + size]) for at, size in zip(tags_at.tolist(), tag_sizes.tolist(), strict=True)
+    ]
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    tags = np.array([numbers[name] for name in names])
+    order = np.argsort(tags, kind="stable")
+    facts = np.stack([places + window.base, steps, walls, *moments[:, fits]])[:, order]
+    sizes = sizes[order]
+    right, held = (_doubles(data, at[order], sizes) for at in (limits_at, counts_at))
+    buckets = sizes // 8
+    frames_end = np.cumsum(np.bincount(tags))
+    buckets_end = np.cumsum(buckets)[frames_end - 1]
     share = min(1.0, (window.base + int(columns[-2][fits[-1]])) / window.size)
-    for tag, frames in found.items():
-        log.frames.setdefault((tag, False), Frames()).add(frames, share)
+    low = first = 0
+    for name, high, last in zip(numbers, frames_end.tolist(), buckets_end.tolist(), strict=True):
+        frames = log.frames.setdefault((name, False), Frames())
+        some = slice(first, last)
+        frames.add(facts[:, low:high], buckets[low:high], None, right[some], held[some], share)
+        low, first = high, last
+
+
+def _doubles(data: memoryview, starts: IntArray, sizes: IntArray) -> FloatArray:
+    """The doubles in these stretches of bytes, one after another."""
+    ends = (starts + sizes).tolist()
+    return np.frombuffer(
+        b"".join([data[s:e] for s, e in zip(starts.tolist(), ends, strict=True)]), np.float64
+    )

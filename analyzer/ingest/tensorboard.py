@@ -150,7 +150,7 @@ def _add(log: Log, value: events.Value, item: Item) -> None:
         log.plugins.setdefault(value.tag, value.plugin)
     key = (value.tag, value.kind == events.TENSOR)
     if isinstance(item, Frame):
-        log.frames.setdefault(key, Frames()).add([item])
+        log.frames.setdefault(key, Frames()).add_one(item)
     elif isinstance(item, tuple):
         log.single.append((log.number(key), *item))
     elif isinstance(item, list):
