@@ -149,6 +149,25 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
     assert exponent == pytest.approx(1 + count / np.log(tail / tail[0]).sum())
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_start_of_a_tail_fits_better_than_the_one_taken(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.sort(
+        [rng.random(300), rng.pareto(2, 300) + 1, np.repeat(rng.random(30), 10), rng.random(60)][seed]
+    )
+    distances = {}
+    for start in range(len(values) - 9):
+        tail = values[start:] / values[start]
+        if tail[-1] > 1:
+            law = 1 - tail ** (-len(tail) / np.log(tail).sum())
+            place = np.arange(len(tail) + 1) / len(tail)
+            distances[start] = max((law - place[:-1]).max(), (place[1:] - law).max())
+    found = tail_exponent(values)
+    assert found
+    assert found[1] == pytest.approx(min(distances.values()), rel=1e-9)
+    assert distances[len(values) - found[2]] == pytest.approx(found[1], rel=1e-9)
+
+
 def test_what_is_no_power_law_fits_badly() -> None:
     """Singular values of a random matrix end at an edge."""
     found = spectrum(ref_of(np.random.default_rng(7).normal(size=(400, 400))))

@@ -9,7 +9,9 @@ Kernels of convolutions are matrices of output units times inputs.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from analyzer.checkpoints.entries import is_buffer
 from analyzer.checkpoints.onepass.layout import BLOCK
 from analyzer.checkpoints.regions import element_count
-from analyzer.checkpoints.statistics import units_last
+from analyzer.checkpoints.statistics import THREADS, units_last
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, FloatArray, LayerStats, Spectrum, TensorRef
 
@@ -36,6 +38,7 @@ _STEPS = 300  # of the Lanczos iteration at most
 _RESIDUAL = 3e-6  # of the largest eigenvalue: what single-precision products can reach
 _PROBES, _PROBE_STEPS = 8, 64  # of the stochastic estimate
 _LEAST_TAIL = 10  # eigenvalues that a power law is fitted to
+_LOOKS = 32  # values at which a tail is looked at before all of it is
 _LEAST_FOR_TAIL = 50  # eigenvalues below which no law is told from another
 
 Matrix = NDArray[np.floating[Any]]
@@ -54,20 +57,38 @@ def spectral(checkpoint: Checkpoint) -> Iterator[tuple[str, Spectrum]]:
 
 
 def with_spectra(checkpoint: Checkpoint, layers: Iterable[LayerStats], asked: bool) -> Iterator[LayerStats]:
-    """The layers with their spectra; unless ``asked`` only of small matrices, until ``UNASKED`` is spent."""
+    """The layers with their spectra; unless ``asked`` only of small matrices, until ``UNASKED`` is spent.
+
+    Two matrices are worked on at a time: libraries of linear algebra use two threads badly for one.
+    """
     weights = {(ref.name, ref.shape): ref for ref in checkpoint.tensors if _is_weight(ref)}
-    spent = 0.0
-    for layer in layers:
-        ref = weights.get((layer.name, layer.shape)) if layer.group == "model" else None
-        if ref is None or layer.nan + layer.inf:
-            yield layer
-            continue
-        cost = _cost(*sides(ref))
-        if asked or (min(sides(ref)) <= UNASKED_SIDE and spent + cost <= UNASKED):
-            spent += cost
-            with suppress(IngestError):  # the statistics have told of it
-                layer = replace(layer, spectrum=spectrum(ref))
-        yield layer
+    waiting: deque[tuple[LayerStats, Future[Spectrum | None] | None]] = deque()
+    spent, pool = 0.0, ThreadPoolExecutor(THREADS)
+    try:
+        for layer in layers:
+            ref = weights.get((layer.name, layer.shape)) if layer.group == "model" else None
+            cost = _cost(*sides(ref)) if ref else 0.0
+            task = None
+            if ref and not layer.nan + layer.inf and (asked or _affordable(ref, spent + cost)):
+                spent += cost
+                task = pool.submit(spectrum, ref)
+            waiting.append((layer, task))
+            while sum(task is not None for _, task in waiting) > THREADS:
+                yield _with_spectrum(*waiting.popleft())
+        while waiting:
+            yield _with_spectrum(*waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _affordable(ref: TensorRef, spent: float) -> bool:
+    return min(sides(ref)) <= UNASKED_SIDE and spent <= UNASKED
+
+
+def _with_spectrum(layer: LayerStats, task: Future[Spectrum | None] | None) -> LayerStats:
+    with suppress(IngestError):  # the statistics have told of it
+        return replace(layer, spectrum=task.result()) if task else layer
+    return layer
 
 
 def _is_weight(ref: TensorRef) -> bool:
@@ -184,19 +205,32 @@ def tail_exponent(values: FloatArray) -> tuple[float, float, int] | None:
     if len(positive) < _LEAST_FOR_TAIL:
         return None
     logs = np.log(positive)
-    best = (math.nan, math.inf, 0)
-    for start in range(len(logs) - _LEAST_TAIL + 1):
+    best, least = (math.nan, math.inf, 0), _least_distances(logs)
+    for start in np.argsort(least, kind="stable"):
+        if least[start] >= best[1]:
+            break
         above = logs[start:] - logs[start]
-        total = float(above.sum())
+        total, n = float(above.sum()), len(above)
         if total <= 0:
             continue
-        n = len(above)
         law = -np.expm1(above * (-n / total))  # 1 - (x / start) ** (1 - exponent)
         place = np.arange(n + 1) / n
         distance = max(float(np.max(law - place[:-1])), float(np.max(place[1:] - law)))
         if distance < best[1]:
             best = (1 + n / total, distance, n)
     return best if best[2] else None
+
+
+def _least_distances(logs: FloatArray) -> FloatArray:
+    """For every start of a tail what its distance is at least: taken at a few of its values only."""
+    start = np.arange(len(logs) - _LEAST_TAIL + 1)
+    sizes = len(logs) - start
+    totals = np.cumsum(logs[::-1])[::-1][start] - sizes * logs[start]
+    place = (np.arange(_LOOKS) * sizes[:, None]) // _LOOKS
+    with np.errstate(all="ignore"):
+        law = -np.expm1((logs[start, None] - logs[start[:, None] + place]) * (sizes / totals)[:, None])
+    distance = np.maximum(law - place / sizes[:, None], (place + 1) / sizes[:, None] - law).max(axis=1)
+    return np.where(totals > 0, distance - 1e-9, 0.0)  # sums in another order differ in their last digits
 
 
 # --- large matrices --------------------------------------------------------------------------------
