@@ -361,7 +361,7 @@ def _exit_code(report: Report, fail_on: str) -> int:
     "--run",
     "run_file",
     is_flag=True,
-    help="Run the graph in a TorchScript or torch.export file that you trust.",
+    help="Run the graph in a TorchScript, torch.export or ONNX file that you trust.",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Every tensor, all remedies.")
 @click.option(

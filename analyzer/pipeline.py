@@ -113,7 +113,7 @@ def diagnose_checkpoint(
 def _forward(
     path: Path, checkpoint: Checkpoint, forward: Forward
 ) -> tuple[tuple[ActivationStats, ...], tuple[Series, ...], tuple[Problem, ...]]:
-    from analyzer import activations  # torch comes with it
+    from analyzer import activations  # torch or onnxruntime comes with it
 
     unfit: tuple[str, ...] = ()
     if not forward.model:

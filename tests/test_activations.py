@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -171,6 +172,85 @@ def test_a_file_that_carries_its_graph_is_run_on_request(net: nn.Module, kind: s
     assert tanh.count == whole.count and tanh.saturated == pytest.approx(whole.saturated)
     assert "saturated-activations" in {finding.rule for finding in report.findings}
     assert {"conv", "hidden", "head"} <= set(by_layer(report))
+
+
+def export(net: nn.Module, file: str, dynamic: bool = True) -> None:
+    axes = {"x": {0: "samples"}} if dynamic else None
+    samples = 2 if dynamic else 7
+    torch.onnx.export(
+        net, (torch.zeros(samples, 1, 8, 8),), file, input_names=["x"], dynamic_axes=axes, dynamo=False
+    )
+
+
+EXPORTS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+@EXPORTS
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_an_onnx_graph_gives_what_the_model_gives(net: nn.Module, dynamic: bool) -> None:
+    """Also where the model takes seven samples at a time, no more and no fewer."""
+    export(net, "net.onnx", dynamic)
+    report = measured("", "net.onnx")
+    got, expected = by_layer(report), by_layer(measured())
+    assert set(got) == {"conv", "act", "hidden", "squash", "head"}
+    for name, stats in got.items():
+        assert (stats.count, stats.units, stats.dead_units) == (
+            expected[name].count, expected[name].units, expected[name].dead_units,
+        )  # fmt: skip
+        assert (stats.mean, stats.std) == pytest.approx((expected[name].mean, expected[name].std), rel=1e-4)
+        assert stats.saturated == pytest.approx(expected[name].saturated)
+    assert {"saturated-activations", "dead-relu"} <= {finding.rule for finding in report.findings}
+
+
+@EXPORTS
+def test_nan_in_an_onnx_graph_is_traced_to_its_layer(net: nn.Module) -> None:
+    """Past layers that only move elements: the flattening in between adds none of its own."""
+    with torch.no_grad():
+        net.get_submodule("conv").bias[0] = float("nan")  # type: ignore[index]
+    export(net, "net.onnx")
+    found = by_layer(measured("", "net.onnx"))
+    assert [name for name, stats in found.items() if stats.origin] == ["conv"]
+    assert found["hidden"].nan
+
+
+def test_an_onnx_graph_with_weights_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = Path(__file__).parent / "checkpoint_files"
+    for name in ("external.onnx", "external.onnx.data", "model.onnx"):
+        shutil.copy(files / name, name)
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.savez("x.npz", x=x)
+    for name in ("external.onnx", "model.onnx"):
+        (found,) = measured("", name, "x.npz").activations
+        weight = np.load(files / "expected" / "model.onnx.npz")["weight"]
+        assert found.mean == pytest.approx(float((x @ weight.T).mean()), rel=1e-5)
+        assert (found.kind, found.count, found.units) == ("Gemm", 20, 4)
+
+
+@EXPORTS
+def test_what_keeps_an_onnx_graph_from_running_is_told(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(net, "net.onnx")
+    with pytest.raises(AnalyzerError, match="ONNX keeps no example"):
+        measured("", "net.onnx", None)
+    np.savez("other.npz", y=np.zeros((2, 1, 8, 8)), z=np.zeros(2))
+    with pytest.raises(AnalyzerError, match="the model takes x; the inputs have no x"):
+        measured("", "net.onnx", "other.npz")
+    np.save("flat.npy", np.zeros((4, 7)))
+    with pytest.raises(AnalyzerError, match="its graph failed"):
+        measured("", "net.onnx", "flat.npy")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "analyzer.activations.onnx_graphs", raising=False)
+    with pytest.raises(AnalyzerError, match=r"needs onnxruntime: pip install"):
+        measured("", "net.onnx")
+
+
+def test_an_onnx_graph_is_not_run_without_being_asked(net: nn.Module) -> None:
+    from test_architecture import loaded_by
+
+    shutil.copy(Path(__file__).parent / "checkpoint_files" / "model.onnx", "model.onnx")
+    assert not loaded_by(["checkpoint", "model.onnx"], Path.cwd()) & {"onnx", "onnxruntime", "torch"}
 
 
 def test_nothing_is_run_without_being_asked(net: nn.Module, tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ FORBIDDEN = {
 STARTING = {"auditing.supervise": {"subprocess.Popen"}}
 HEAVY = {
     "joblib",
+    "llvmlite",
     "numba",
+    "onnx",
+    "onnxruntime",
     "pyarrow",
     "dask",
     "distributed",

@@ -1,14 +1,16 @@
-"""Activations measured by running the user's own model: only where they ask for it.
+"""Activations measured by running the user's own model, or the graph in a file: only where they ask for it.
 
-torch is imported here and nowhere on the way to a report that does not need it.
+torch and onnxruntime are imported here and nowhere on the way to a report that does not need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from analyzer.activations.inputs import load_inputs
+from analyzer.errors import AnalyzerError
 from analyzer.model import ActivationStats, Checkpoint, Series
 
 __all__ = ["as_series", "of_file", "of_model"]
@@ -24,7 +26,8 @@ def of_model(
     Returns what its layers gave out, and what of the weights did not fit. Executes the user's code.
     Raises AnalyzerError where the model cannot be made, filled or run.
     """
-    from analyzer.activations.modules import load_weights, make_model, run_model
+    with _installed("torch"):
+        from analyzer.activations.modules import load_weights, make_model, run_model
 
     model = make_model(factory)
     unfit = load_weights(model, checkpoint)
@@ -32,13 +35,27 @@ def of_model(
 
 
 def of_file(path: Path, inputs: Path | None) -> tuple[ActivationStats, ...]:
-    """Run the graph that a TorchScript or ``torch.export`` file carries; only for files one trusts.
+    """Run the graph that a TorchScript, ``torch.export`` or ONNX file carries; only for files one trusts.
 
     Without ``inputs``, the example that an exported program keeps. Raises AnalyzerError.
     """
-    from analyzer.activations.graphs import run_graph
+    batch = load_inputs(inputs) if inputs else None
+    if path.suffix.lower() == ".onnx":
+        with _installed("onnx"):
+            from analyzer.activations.onnx_graphs import run_graph as run_onnx
+        return run_onnx(path, batch)
+    with _installed("torch"):
+        from analyzer.activations.graphs import run_graph
+    return run_graph(path, batch)
 
-    return run_graph(path, load_inputs(inputs) if inputs else None)
+
+@contextmanager
+def _installed(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        message = f"running it needs {error.name}: pip install 'training-log-analyzer[{extra}]'"
+        raise AnalyzerError(message) from None
 
 
 def as_series(found: Sequence[ActivationStats]) -> tuple[Series, ...]:

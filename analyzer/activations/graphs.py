@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from analyzer.activations.inputs import Inputs
-from analyzer.activations.modules import as_tensor
+from analyzer.activations.modules import arrays, as_tensor
 from analyzer.activations.recording import Recording
 from analyzer.errors import AnalyzerError
 from analyzer.model import ActivationStats
@@ -70,7 +70,9 @@ class _Runner(fx.Interpreter):
             kind = getattr(n.target, "__name__", str(n.target)).split(".")[0]
             if kind not in MOVES:
                 came_in = [self.env.get(node) for node in n.all_input_nodes]
-                self._recording.see((owner[-1][0] if owner else "") or n.name, kind, came_in, result)
+                self._recording.see(
+                    (owner[-1][0] if owner else "") or n.name, kind, arrays(came_in), arrays(result)
+                )
         return result
 
 
@@ -89,12 +91,12 @@ def _run_script(path: Path, inputs: Inputs | None, recording: Recording) -> None
     function = torch._C._create_function_from_graph("forward", graph)
     own = len(list(module.inlined_graph.outputs()))
     for batch in inputs.batches():
-        arrays = (*batch.positional, *batch.named.values())
-        results = function(module._c, *map(as_tensor, arrays))[own:]
+        given = (*batch.positional, *batch.named.values())
+        results = function(module._c, *map(as_tensor, given))[own:]
         before: Tensor | None = None
         for (name, kind), result in zip(watched, results, strict=True):
             if kind not in MOVES:
-                recording.see(name, kind, before, result)
+                recording.see(name, kind, arrays(before), arrays(result))
             before = result
 
 

@@ -26,12 +26,12 @@ class Inputs:
     positional: tuple[Array, ...]
     named: dict[str, Array]
 
-    def batches(self) -> Iterator[Inputs]:
-        """Slices of at most 32 samples; arrays of another length than the first are taken whole."""
+    def batches(self, most: int = SAMPLES) -> Iterator[Inputs]:
+        """Slices of at most so many samples; arrays of another length than the first are taken whole."""
         arrays = (*self.positional, *self.named.values())
         samples = len(arrays[0]) if arrays and arrays[0].ndim else 1
-        for at in range(0, samples, SAMPLES):
-            part = slice(at, at + SAMPLES)
+        for at in range(0, samples, most):
+            part = slice(at, at + most)
             yield Inputs(
                 tuple(_cut(a, part, samples) for a in self.positional),
                 {name: _cut(a, part, samples) for name, a in self.named.items()},

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from analyzer.activations.inputs import Inputs, array_of
+from analyzer.activations.inputs import Array, Inputs, array_of
 from analyzer.activations.recording import Recording
 from analyzer.errors import AnalyzerError
 from analyzer.model import ActivationStats, Checkpoint
@@ -87,9 +87,20 @@ def run_model(model: nn.Module, inputs: Inputs) -> tuple[ActivationStats, ...]:
 
 def _watch(recording: Recording, name: str) -> Callable[[nn.Module, Any, Any], None]:
     def watch(module: nn.Module, came_in: Any, output: Any) -> None:
-        recording.see(name, type(module).__name__, came_in, output)
+        recording.see(name, type(module).__name__, arrays(came_in), arrays(output))
 
     return watch
+
+
+def arrays(value: object) -> Iterator[Array]:
+    """The tensors in what a layer took or gave, however they are packed; halves as float32."""
+    if isinstance(value, Tensor):
+        yield (value.float() if value.is_floating_point() and value.itemsize < 4 else value).detach().numpy()
+    elif isinstance(value, dict):
+        yield from arrays(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from arrays(item)
 
 
 def as_tensor(array: Any) -> Tensor:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from analyzer.model import ActivationStats
+
+Array = NDArray[np.generic]
 
 LIMITS = {  # of bounded activations, by class or operation
     "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardtanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0),
     "softsign": (-1.0, 1.0), "sigmoid_": (0.0, 1.0), "tanh_": (-1.0, 1.0),
 }  # fmt: skip
 PINNED = 0.01  # of the range from a limit
-UNITS_LAST = ("linear", "embedding", "layernorm", "rmsnorm", "layer_norm", "rms_norm", "addmm", "matmul")
+UNITS_LAST = (
+    "linear",
+    "embedding",
+    "layernorm",
+    "rmsnorm",
+    "layer_norm",
+    "rms_norm",
+    "addmm",
+    "matmul",
+    "gemm",
+)
 
 
 def units_last(kind: str, before: bool) -> bool:
@@ -34,15 +47,15 @@ class Recording:
         self._layers: dict[str, _Layer] = {}
         self._units_last = False
 
-    def see(self, name: str, kind: str, came_in: object, output: object) -> None:
+    def see(self, name: str, kind: str, came_in: Iterable[Array], outputs: Iterable[Array]) -> None:
         """Take in one call's output; ``came_in`` tells whether its non-finite values are its own."""
-        for found in tensors(output):
-            if not found.is_floating_point() or not found.numel():
+        for found in outputs:
+            if found.dtype.kind != "f" or not found.size:
                 continue
             self._units_last = units_last(kind, self._units_last)
             layer = self._layers.setdefault(name, _Layer(name, kind))
-            layer.add(found.detach(), -1 if self._units_last or found.ndim == 2 else 1)
-            layer.origin |= bool(layer.nan + layer.inf) and all(_finite(t) for t in tensors(came_in))
+            layer.add(found, -1 if self._units_last or found.ndim == 2 else 1)
+            layer.origin |= bool(layer.nan + layer.inf) and all(map(_finite, came_in))
             return  # the first tensor of several: hidden state rather than attention weights
 
     def stats(self) -> tuple[ActivationStats, ...]:
@@ -56,35 +69,34 @@ class _Layer:
         self.count = self.zeros = self.nan = self.inf = self.pinned = 0
         self.total = self.squares = 0.0
         self.low, self.high = math.inf, -math.inf
-        self.alive: Tensor | None = None
+        self.alive: NDArray[np.bool_] | None = None
         self.origin = False
 
-    def add(self, output: Tensor, axis: int) -> None:
-        self.shape = tuple(output.shape)
-        self.count += output.numel()
-        nan, finite = torch.isnan(output), torch.isfinite(output)
-        self.nan += int(nan.sum())
-        self.inf += int((~finite).sum()) - int(nan.sum())
-        self.zeros += int((output == 0).sum())
-        good = output[finite].double()
-        if good.numel():
+    def add(self, output: Array, axis: int) -> None:
+        self.shape = output.shape
+        self.count += output.size
+        nan, finite = int(np.isnan(output).sum()), np.isfinite(output)
+        self.nan += nan
+        self.inf += output.size - int(finite.sum()) - nan
+        self.zeros += output.size - int(np.count_nonzero(output))
+        good = output[finite].astype(np.float64)
+        if good.size:
             self.total += float(good.sum())
             self.squares += float((good * good).sum())
             self.low, self.high = min(self.low, float(good.min())), max(self.high, float(good.max()))
         self._see_limits(good)
         self._see_units(output, axis)
 
-    def _see_limits(self, good: Tensor) -> None:
+    def _see_limits(self, good: NDArray[np.float64]) -> None:
         if limits := LIMITS.get(self.kind.lower()):
             low, high = limits
             near = PINNED * (high - low)
             self.pinned += int(((good <= low + near) | (good >= high - near)).sum())
 
-    def _see_units(self, output: Tensor, axis: int) -> None:
+    def _see_units(self, output: Array, axis: int) -> None:
         if output.ndim < 2:
             return
-        units = output.movedim(axis, 0).flatten(1)
-        fired = (units != 0).any(1)
+        fired = (output != 0).any(axis=tuple(k for k in range(output.ndim) if k != axis % output.ndim))
         self.alive = fired if self.alive is None or len(self.alive) != len(fired) else self.alive | fired
 
     def stats(self) -> ActivationStats:
@@ -110,16 +122,5 @@ class _Layer:
         )
 
 
-def tensors(value: object) -> list[Tensor]:
-    """Tensors in what a layer took or gave, however they are packed."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for item in value.values() for t in tensors(item)]
-    if isinstance(value, list | tuple):
-        return [t for item in value for t in tensors(item)]
-    return []
-
-
-def _finite(value: Tensor) -> bool:
-    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+def _finite(value: Array) -> bool:
+    return value.dtype.kind != "f" or bool(np.isfinite(value).all())

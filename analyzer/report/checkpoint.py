@@ -185,30 +185,38 @@ def _table(look: terminal.Look, shown: Sequence[LayerStats], spectral: bool) -> 
     return table
 
 
+OUTPUTS = ("output of", "kind", "mean", "std", "|max|", "zeros", "pinned", "dead units", "NaN/Inf")
+
+
 def _activations(look: terminal.Look, found: Sequence[ActivationStats]) -> Table:
-    """Every layer's output in the order of the forward pass."""
+    """Every layer's output in the order of the forward pass; columns in which something is."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("output of", "kind", "mean", "std", "|max|", "zeros", "pinned", "dead units", "NaN/Inf"):
+    rows = [_activation(look, layer) for layer in found]
+    used = [k for k, name in enumerate(OUTPUTS) if any(row[k] for row in rows)]
+    for name in (OUTPUTS[k] for k in used):
         text = name in ("output of", "kind")
         table.add_column(
             name, justify="left" if text else "right", no_wrap=name != "output of", overflow="fold"
         )
-    for layer in found:
-        bad = layer.nan + layer.inf
-        largest = None if layer.min is None or layer.max is None else max(-layer.min, layer.max)
-        table.add_row(
-            look.line(layer.layer),
-            look.line(layer.kind),
-            *(look.line(wording.number(v, 3)) for v in (layer.mean, layer.std, largest)),
-            wording.percent(layer.zeros) if layer.zeros else "",
-            "" if layer.saturated is None else wording.percent(layer.saturated),
-            f"{layer.dead_units}/{layer.units}" if layer.dead_units else "",
-            f"{bad} begins here" if layer.origin else str(bad) if bad else "",
-            style="bold red" if bad else "",
-        )
+    for layer, row in zip(found, rows, strict=True):
+        table.add_row(*(row[k] for k in used), style="bold red" if layer.nan + layer.inf else "")
     return table
+
+
+def _activation(look: terminal.Look, layer: ActivationStats) -> tuple[str, ...]:
+    bad = layer.nan + layer.inf
+    largest = None if layer.min is None or layer.max is None else max(-layer.min, layer.max)
+    return (
+        look.line(layer.layer),
+        look.line(layer.kind),
+        *(look.line(wording.number(v, 3)) for v in (layer.mean, layer.std, largest)),
+        wording.percent(layer.zeros) if layer.zeros else "",
+        "" if layer.saturated is None else wording.percent(layer.saturated),
+        f"{layer.dead_units}/{layer.units}" if layer.dead_units else "",
+        f"{bad} begins here" if layer.origin else str(bad) if bad else "",
+    )
 
 
 def _spectrum(layer: LayerStats) -> tuple[str, ...]:
