@@ -71,6 +71,20 @@ def test_a_loss_scale_is_a_curve_of_its_own(tmp_path: Path) -> None:
     assert curves(tmp_path, text)["loss_scale"].values.tolist() == [2**i for i in range(9)]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "epoch 0 | step {i} | train loss {v} | grad_norm/layers.0.weight {v} | activations/3/zero_fraction {v}",
+        "[epoch 0, iter {i}] loss: {v}, grad_norm/layers.0.weight: {v}, grad_norm/4: {v}",
+        "step={i} loss={v} grads/fc1.weight={v} dead_relu/relu2={v}",
+    ],
+)
+def test_what_was_measured_of_single_layers_is_read(tmp_path: Path, line: str) -> None:
+    found = curves(tmp_path, "".join(line.format(i=i, v=f"{0.9 - i / 20:.3f}") + "\n" for i in range(9)))
+    assert len(found) == line.count("{v}")
+    assert all(np.allclose(series.values, 0.9 - np.arange(9) / 20) for series in found.values())
+
+
 def test_step_word_value_lines(tmp_path: Path) -> None:
     text = "".join(
         f"{i} train {9 - i}\n" + (f"{i} val {9.5 - i}\n{i} hella 0.2{i}\n" if i % 2 == 0 else "")

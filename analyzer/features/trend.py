@@ -590,6 +590,8 @@ def start_over_guess(context: Context) -> Value:
         if not any(context.run.by_role(f"{split}_accuracy") for split in ("train", "val")):
             raise
         classes = 1000.0
+    if not 0 < curve.to_raw(curve.end) < 2 * np.log(1000):
+        raise Unavailable("the training loss is not on the scale of a cross-entropy", ("num_classes",))
     return curve.at(curve.first_step, float(curve.raw[0]) / float(np.log(max(2.0, classes))))
 
 

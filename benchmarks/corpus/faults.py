@@ -317,13 +317,16 @@ def noisy_labels(r: Recipe, level: int) -> None:
     r.dataset = mix
 
 
-@fault("underfitting", "underfitting|loss-plateau", STUCK, "val", shows=stuck(0.35))
+POOR = "underfitting|loss-plateau|loss-not-decreasing"
+
+
+@fault("underfitting", POOR, STUCK, "val", shows=stuck(0.35))
 def too_small(r: Recipe, level: int) -> None:
     r.width = (0.04, 0.02, 0.01)[level]
     r.epochs = int(1.5 * r.epochs)
 
 
-@fault("over-regularised", "underfitting|loss-plateau", STUCK, "val", shows=stuck(0.35))
+@fault("over-regularised", POOR, STUCK, "val", shows=stuck(0.35))
 def over_regularised(r: Recipe, level: int) -> None:
     r.optimizer, r.weight_decay = "adamw", (25.0, 40.0, 60.0)[level]
     r.epochs = int(1.5 * r.epochs)
@@ -376,7 +379,7 @@ def answer_among_inputs(r: Recipe, level: int) -> None:
     r.dataset = leak
 
 
-@fault("loss-not-decreasing", may=STUCK, fits=networks, shows=stuck(0.8))
+@fault("loss-not-decreasing", may=STUCK + " untrained-layer", fits=networks, shows=stuck(0.8))
 def nothing_to_learn(r: Recipe, level: int) -> None:
     """Targets of other inputs in every batch; a learning rate of nothing; an optimizer of another model."""
     if level == 2:

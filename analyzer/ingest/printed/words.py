@@ -21,7 +21,7 @@ OFTEN = 3  # lines of one template after which its shape is worth a pattern
 MAX_LABEL = 200  # characters before a number that may name it
 
 FIGURE = re.compile(
-    r"(?<![A-Za-z0-9_@.])(?<![A-Za-z]-)(?!(?<=[A-Za-z]/)\d+/[A-Za-z])"  # act/3/zeros is one name
+    r"(?<![A-Za-z0-9_@.])(?<![A-Za-z]-)(?!(?<=[A-Za-z]/)\d+(?:/[A-Za-z]|\s*[:=]))"  # act/3/zeros is one name
     r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?:nan|inf(?:inity)?)(?![A-Za-z0-9_])))([A-Za-z%]*)",
     re.IGNORECASE,
 )
@@ -67,6 +67,11 @@ NOT_METRIC = re.compile(
     r"|took|ips|fps|throughput|samples|tokens|^it$|^s$|^ms$|sec|device|workers|shape|param|layers|dim|kernel|stride"
     r"|padding|weight$|channels|features|width|height|^instances$|line|^id$|file|classes|ratio|beta|eps|dropout|^p$|degrees|(?<!loss_)(?<!grad_)(?<!loss)scale$"
     r"|^v_num$|^skipped$|copypaste|_cost$|^best[_-]|[_-]best$|^wps$|^ups$|^wpb$|^bsz$|train_wall|gb_free|^wall$|patience|remaining",
+    re.IGNORECASE,
+)
+LAYER_METRIC = re.compile(  # of a layer, whatever the layer is called
+    r"(?:grad(?:ient)?s?|weight|param)_?norms?[/.]|[/.](?:grad|weight)_?norm$|^grad(?:ient)?s?/"
+    r"|(?:zero|dead|saturat(?:ed|ion))_?(?:fraction|share|ratio|units)|^(?:dead|sparsity|saturation)\w*/|update_ratio",
     re.IGNORECASE,
 )
 RUNNING = re.compile(r"so far|running", re.IGNORECASE)
@@ -241,6 +246,8 @@ def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], p
     )
     if len(kept) > 3 or not _is_metric(kept, name, explicit and (placed or bool(before))):
         return None
+    if LAYER_METRIC.search(name):
+        return Slot(at, name, "")
     if not section and not UNSECTIONED.fullmatch(name) and not names_section(name):
         section = last_section(context[: len(context) - len(label)] + label[: label.rfind(phrase)])
     tag = f"{section}_{name}" if section and not UNSECTIONED.fullmatch(name) else name
@@ -261,6 +268,8 @@ def _bare_slot(at: int, section: str, before: list[Slot]) -> Slot:
 
 def _is_metric(words: list[str], name: str, anything: bool) -> bool:
     """A metric by its name, or any single identifier with a colon on a line that says where it stands."""
+    if len(words) == 1 and LAYER_METRIC.search(name):
+        return bool(re.fullmatch(r"[A-Za-z_][\w./-]*", name))
     if any(NOT_METRIC.search(word) for word in words):
         return False
     if METRIC.search("_".join(words[-2:])) or name == "norm":
