@@ -6,6 +6,7 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.robust import percentiles
 from analyzer.model import FloatArray, Measurement, Series
 
 BALANCED = ("f1", "recall", "balanced", "kappa", "mcc", "matthews", "auprc", "average_precision", "precision")
@@ -108,8 +109,8 @@ def train_accuracy_range(context: Context) -> Value:
 
 
 def _spread(values: FloatArray, curve: Curve) -> float:
-    low, high = np.percentile(values, [5, 95])
-    return float(high - low) / (1.0 if np.max(curve.raw) <= 1 else 100.0)
+    low, high = percentiles(values, 5, 95)
+    return (high - low) / (1.0 if np.max(curve.raw) <= 1 else 100.0)
 
 
 @feature(

@@ -141,8 +141,9 @@ class Curve:
     @cached_property
     def rounding(self) -> float:
         """Standard deviation of the error of rounding to the smallest difference that occurs."""
-        levels = np.unique(self.cost)
-        return float(np.diff(levels).min() / np.sqrt(12)) if len(levels) > 1 else 0.0
+        differences = np.diff(np.sort(self.cost))
+        differences = differences[differences > 0]
+        return float(differences.min() / np.sqrt(12)) if len(differences) else 0.0
 
     def level_noise(self, cost: FloatArray | None = None) -> float:
         """Noise of a smoothed level: point noise over the root of the points averaged.

@@ -9,7 +9,7 @@ import numpy as np
 from analyzer.features import Context, Value, feature, once
 from analyzer.features.curves import Unavailable
 from analyzer.features.histograms import layer_series
-from analyzer.features.robust import mann_kendall_z, running_median
+from analyzer.features.robust import mann_kendall_z, percentiles, running_median
 from analyzer.model import FloatArray, Measurement, Run, Series
 
 
@@ -172,10 +172,10 @@ def nonfinite(context: Context) -> Value:
 def spread(context: Context) -> Value:
     curve = context.curve("grad_norm")
     curve.need(10)
-    low, high = np.percentile(curve.raw[curve.n // 10 :], [10, 90])
+    low, high = percentiles(curve.raw[curve.n // 10 :], 10, 90)
     if low <= 0:
         raise Unavailable("the gradient norm reaches 0", ("grad_norm",))
-    return float(high / low)
+    return high / low
 
 
 @feature("grad.zero_share", "ratio", "share of steps with a gradient norm of exactly 0", low=0, high=1)

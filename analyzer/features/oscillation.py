@@ -6,7 +6,14 @@ import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import block_medians, lag_correlation, point_noise, running_mean, running_median
+from analyzer.features.robust import (
+    block_medians,
+    lag_correlation,
+    percentiles,
+    point_noise,
+    running_mean,
+    running_median,
+)
 from analyzer.features.spikes import without_jumps
 from analyzer.model import FloatArray
 
@@ -33,8 +40,8 @@ def residual_swings(values: FloatArray) -> FloatArray:
 
 def amplitude(residual: FloatArray) -> float:
     """Spread between the 10th and the 90th percentile."""
-    low, high = np.percentile(residual, [10, 90])
-    return float(high - low)
+    low, high = percentiles(residual, 10, 90)
+    return high - low
 
 
 @curve_feature(

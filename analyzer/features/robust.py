@@ -19,10 +19,15 @@ def median(values: FloatArray) -> float:
     if not len(values):
         return float("nan")
     half = len(values) // 2
-    if len(values) % 2:
-        return float(np.partition(values, half)[half])
-    middle = np.partition(values, (half - 1, half))[half - 1 : half + 1]
-    return float((middle[0] + middle[1]) / 2)
+    parted = np.partition(values, half)
+    return float(parted[half] if len(values) % 2 else (parted[:half].max() + parted[half]) / 2)
+
+
+def percentiles(values: FloatArray, *percents: float) -> tuple[float, ...]:
+    """Percentiles of finite values, between two of them in proportion; on short arrays faster than numpy's."""
+    ordered = np.sort(values)
+    places = np.array(percents) / 100 * (len(ordered) - 1)
+    return tuple(np.interp(places, np.arange(len(ordered)), ordered).tolist())
 
 
 def mad_sigma(values: FloatArray) -> float:
@@ -44,16 +49,23 @@ def point_noise(values: FloatArray) -> float:
     return float(MAD_TO_SIGMA * median(np.abs(curvature)) / np.sqrt(1.5))
 
 
+@lru_cache(maxsize=64)
 def block_edges(n: int, blocks: int) -> np.ndarray:
-    """Edges of ``min(n, blocks)`` blocks of nearly equal count over ``n`` points."""
+    """Edges of ``min(n, blocks)`` blocks of nearly equal count over ``n`` points; not to be written to."""
     return np.linspace(0, n, min(n, blocks) + 1).astype(np.int64)
 
 
 def block_medians(values: FloatArray, blocks: int) -> FloatArray:
-    if len(values) <= blocks:
+    n = len(values)
+    if n <= blocks:
         return values
-    edges = block_edges(len(values), blocks)
-    return window_medians(values, edges[:-1], edges[1:])
+    medians = np.empty(blocks)
+    edges = block_edges(n, blocks)
+    first, sizes = edges[:-1], np.diff(edges)
+    for size in (n // blocks, n // blocks + 1):
+        chosen = np.flatnonzero(sizes == size)
+        medians[chosen] = _row_medians(values[first[chosen, None] + np.arange(size)])
+    return medians
 
 
 def window_medians(values: FloatArray, first: np.ndarray, past: np.ndarray) -> FloatArray:
@@ -69,10 +81,9 @@ def window_medians(values: FloatArray, first: np.ndarray, past: np.ndarray) -> F
 def _row_medians(rows: FloatArray) -> FloatArray:
     """Median of each row of finite values, without the checks that make np.median slow on small ones."""
     half = rows.shape[1] // 2
-    if rows.shape[1] % 2:
-        return np.partition(rows, half, axis=1)[:, half]
-    ordered = np.partition(rows, (half - 1, half), axis=1)
-    return np.asarray((ordered[:, half - 1] + ordered[:, half]) / 2)
+    parted = np.partition(rows, half, axis=1)  # for one place: for two it takes several times as long
+    upper = parted[:, half]
+    return np.asarray(upper if rows.shape[1] % 2 else (parted[:, :half].max(axis=1) + upper) / 2)
 
 
 def running_median(values: FloatArray, width: int) -> FloatArray:
