@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analyzer.errors import IngestError
-from analyzer.ingest import delimited
+from analyzer.ingest import delimited, layouts
 from analyzer.model import Reading, Series
 
 REAL = Path(__file__).parents[2] / "shared" / "real_logs"
@@ -155,6 +155,23 @@ def test_repeated_headers_of_appended_runs(tmp_path: Path) -> None:
     reading = read(tmp_path, "epoch,loss\n0,2.0\n1,1.0\nepoch,loss\n0,2.5\n1,1.5\n2,1.25\n")
     assert curves(reading) == {"loss": ([0, 1, 0, 1, 2], [2.0, 1.0, 2.5, 1.5, 1.25])}
     assert reading.problems == ()
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["0.5", "nan", "-inf", "True", "1e-3", "12"]), min_size=2, max_size=2),
+        min_size=1,
+    )
+)
+def test_no_unmistakable_table_is_taken_for_prose(rows: list[list[str]]) -> None:
+    lines = ["loss,lr\n", *(",".join(row) + "\n" for row in rows)]
+    layout = layouts.find_layout(lines)
+    assert layout is not None and layouts.unmistakable(layout, lines, "log")
+    assert not layouts.prose(lines)
+
+
+def test_prose_is_told_without_parting_its_lines() -> None:
+    assert layouts.prose(["The loss fell, and then it rose,\n"] * 40)
 
 
 def test_index_and_text_columns_are_no_curves(tmp_path: Path) -> None:

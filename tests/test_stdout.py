@@ -297,6 +297,12 @@ def test_a_traceback_quoted_in_prose_is_no_crash(tmp_path: Path) -> None:
         read(tmp_path, quoted)
 
 
+def test_a_traceback_amid_a_long_text_without_a_curve_is_no_crash(tmp_path: Path) -> None:
+    session = ">>> sqrt(-1)\nTraceback (most recent call last):\nValueError: math domain error\n"
+    with pytest.raises(IngestError, match="no training curve"):
+        read(tmp_path, session + "and so on\n" * 200)
+
+
 def test_training_that_went_on_after_a_traceback_did_not_crash(tmp_path: Path) -> None:
     text = "Traceback (most recent call last):\nValueError: ignored\n"
     reading = read(tmp_path, text + "".join(f"epoch {e} loss 0.{e}\n" for e in range(1, 6)))

@@ -29,6 +29,7 @@ from analyzer.ingest.layouts import (
     header_cells,
     headless_names,
     layout_for,
+    prose,
     renews,
     sample_lines,
     split,
@@ -71,6 +72,8 @@ def claims(path: Path, head: bytes) -> bool:
     if not head or binary(head):
         return False
     lines = sample_lines(head, cut=len(head) >= 4096)
+    if prose(lines):
+        return False
     layout = find_layout(lines)
     return layout is not None and unmistakable(layout, lines, path.stem)
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ import numpy as np
 from analyzer.ingest import tables
 
 SAMPLE_ROWS = 400
+KNOWN = 1 << 14  # lines and cells remembered: each is asked about under every header that was tried above it
 SPACES = r"\s+"
 DELIMITERS = (",", "\t", ";", "|")
+NUMBERED = re.compile(r"\d|nan|inf|true|false", re.IGNORECASE)
 NAME_LIKE = re.compile(r"[^\W\d][\w ./%@:+-]{0,80}(?:[(\[][\w %.]{0,20}[)\]])?")
 
 
@@ -97,17 +100,18 @@ def beneath(header: Sequence[str], lines: Sequence[str], delimiter: str) -> list
     return list(itertools.takewhile(lambda line: not renews(header_cells(line, delimiter), header), lines))
 
 
-def header_cells(line: str, delimiter: str) -> list[str]:
+@lru_cache(maxsize=KNOWN)
+def header_cells(line: str, delimiter: str) -> tuple[str, ...]:
     """Names in a header line; one behind a ``#`` counts, a JSON comment does not."""
     text = line.strip("\r\n")
     if text.lstrip().startswith("#"):
         text = text.lstrip().lstrip("#").strip()
         if text.startswith("{"):
-            return []
+            return ()
     if delimiter == SPACES:
-        return [cell for cell in re.split(r"[,;\s]+", text.strip()) if cell]
+        return tuple(cell for cell in re.split(r"[,;\s]+", text.strip()) if cell)
     cells = split([text], delimiter)
-    return [cell.strip() for cell in cells[0]] if cells else []
+    return tuple(cell.strip() for cell in cells[0]) if cells else ()
 
 
 def split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -126,16 +130,26 @@ def heads(cells: Sequence[str]) -> bool:
     if cells[0] == "" and len(cells) > 1 and list(cells[1:]) == [str(i) for i in range(len(cells) - 1)]:
         return True
     named = [c for c in cells if c]
-    return bool(named) and all(isinstance(tables.cell(c), str) and len(c) <= 300 for c in named)
+    return bool(named) and all(worded(c) and len(c) <= 300 for c in named)
+
+
+@lru_cache(maxsize=KNOWN)
+def worded(text: str) -> bool:
+    return isinstance(tables.cell(text), str)
 
 
 def renews(cells: Sequence[str], header: Sequence[str]) -> bool:
     """Is this another header, with some names of the one above and some of its own?"""
-    if len(cells) < 2 or list(cells) == list(header) or not heads(cells):
+    if len(cells) < 2:
         return False
-    return 2 * len(set(cells) & set(header) - {""}) >= min(len(cells), len(header))
+    shared = set(cells).intersection(header)
+    shared.discard("")
+    if not shared or 2 * len(shared) < min(len(cells), len(header)):
+        return False
+    return list(cells) != list(header) and heads(cells)
 
 
+@lru_cache(maxsize=KNOWN)
 def numeric(text: str) -> bool:
     value = tables.cell(text)
     if isinstance(value, str):
@@ -143,7 +157,7 @@ def numeric(text: str) -> bool:
     return value is not None
 
 
-def fit(header: list[str], rows: list[list[str]], delimiter: str) -> Layout | None:
+def fit(header: Sequence[str], rows: list[list[str]], delimiter: str) -> Layout | None:
     """The layout of rows beneath a header, when most have the header's length or nearly."""
     if not rows:
         return None
@@ -160,7 +174,7 @@ def fit(header: list[str], rows: list[list[str]], delimiter: str) -> Layout | No
     return Layout(delimiter, names, 0, len(fitting), decimal_of(fitting, delimiter), header=tuple(header))
 
 
-def aligned(header: list[str], rows: list[list[str]]) -> tuple[str | None, ...]:
+def aligned(header: Sequence[str], rows: list[list[str]]) -> tuple[str | None, ...]:
     """A name for each cell of a row, where rows are longer than the header by some cells.
 
     A cell that is always empty is a stray delimiter; else the first one is the unnamed index of
@@ -226,6 +240,12 @@ def headless_names(path: Path, lines: list[str], layout: Layout) -> tuple[str, .
         names.append("timestamp")
     left = len(columns) - len(names)
     return (*names, *([stem] if left == 1 else [f"{stem}[{i}]" for i in range(left)]))
+
+
+def prose(lines: Sequence[str]) -> bool:
+    """Do most lines hold no number, so that no table of them could be unmistakable? Told without parting them."""
+    written = [line for line in lines if line.strip()]
+    return 2 * sum(bool(NUMBERED.search(line)) for line in written) < len(written) - 6
 
 
 def unmistakable(layout: Layout, lines: Sequence[str], stem: str) -> bool:

@@ -34,6 +34,7 @@ ORDER = 80
 
 SUFFIXES = frozenset({".log", ".txt", ".out", ".err", ".stdout", ".stderr"})
 NOT_LOGS = re.compile(r"debug(?:-internal|-core)?\.log|requirements.*\.txt|license.*|readme.*", re.IGNORECASE)
+LAST_WORDS = 60  # lines that may follow a crash in a text without a curve: what is printed on the way out
 DIGIT = re.compile(r"\d")
 RULE = re.compile(r"\s*[-=+|]{5,}\s*")
 UNBOUNDED = re.compile(r"^\s*\d+(?:it|batch|ba|ex)\s*\[\d")
@@ -76,13 +77,14 @@ def run_root(path: Path) -> Path:
 def read(path: Path) -> Reading:
     """The curves that were printed. IngestError where there is none and nothing crashed either."""
     log = Log()
-    size = 0
+    size = at = 0
     for at, (line, seen) in enumerate(lines_of(path), start=1):
         _take(line, at, log)
         size = seen
     entries = finished(log.bars, log.entries)
     problems = []
-    if log.end.crash and sum(e.line > log.end.line and bool(e.plan.slots) for e in entries) < MIN_LINES:
+    after = sum(e.line > log.end.line and bool(e.plan.slots) for e in entries)
+    if log.end.crash and after < MIN_LINES and (entries or at - log.end.line <= LAST_WORDS):
         problems.append(crash_problem(str(path), log.end))
     if size >= MAX_BYTES:
         problems.append(
