@@ -11,7 +11,7 @@ from analyzer.model import FloatArray
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 Z_CAP = 1e6
 FINE_HALF = 16  # half a window, in blocks: finer ones change a median little
-MOST_WINDOWED = 300_000  # values in all windows of a running median together
+MOST_WINDOWED = 150_000  # values in all windows of a running median together
 
 
 def median(values: FloatArray) -> float:
@@ -137,7 +137,7 @@ def running_mean(values: FloatArray, width: int) -> FloatArray:
     return np.asarray((total[high] - total[low]) / (high - low))
 
 
-def theil_sen(x: FloatArray, y: FloatArray, most: int = 200) -> float:
+def theil_sen(x: FloatArray, y: FloatArray, most: int = 100) -> float:
     """Median of the slopes between all pairs of points; blocks' medians beyond ``most`` points.
 
     NaN for fewer than 2 distinct x. Sen (1968), https://doi.org/10.1080/01621459.1968.10480934
