@@ -177,6 +177,16 @@ def test_rise_is_large_for_overfitting_and_nothing_for_noise():
     assert np.mean(np.array(flat) > 2) < 0.05
 
 
+def test_a_spike_where_smoothed_validation_is_best_hides_no_rise():
+    val = np.concatenate([np.geomspace(2.0, 1.0, 15), np.linspace(1.0, 1.5, 25)])
+    spiked = val.copy()
+    spiked[14] += 1.0
+    train = np.geomspace(2.0, 0.1, 40)
+    for name in ("gap.val_rise", "gap.growth"):
+        calm, rough = (measure(name, train_loss=train, val_loss=v).value for v in (val, spiked))
+        assert rough == pytest.approx(calm, abs=0.1)
+
+
 def test_a_noisy_last_point_is_no_rise():
     val = falling(40, noise=0.002)
     val[-1] += 1

@@ -58,7 +58,21 @@ class Aligned:
     @cached_property
     def best(self) -> int:
         """Index of validation's best moment, smoothed."""
-        return int(np.argmin(running_median(self.val, _smoothing(len(self.val)))))
+        return int(np.argmin(self._smooth(self.val)))
+
+    @property
+    def best_val(self) -> float:
+        """Validation's smoothed cost at its best moment: the point itself may be a spike there."""
+        return float(self._smooth(self.val)[self.best])
+
+    @property
+    def best_gap(self) -> float:
+        """The smoothed gap where validation was best."""
+        return float(self._smooth(self.gap)[self.best])
+
+    @staticmethod
+    def _smooth(values: FloatArray) -> FloatArray:
+        return running_median(values, _smoothing(len(values)))
 
 
 _ALIGNED: WeakKeyDictionary[Context, dict[Pair, Aligned]] = WeakKeyDictionary()
@@ -163,7 +177,7 @@ def _register(pair: Pair) -> None:
     )
     def growth(context: Context) -> Value:
         both, best = _both(context, pair)
-        change = (both.last_gap - float(both.gap[best])) / _span(both.train_span)
+        change = (both.last_gap - both.best_gap) / _span(both.train_span)
         return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"val_{pair}")
 
     @named(
@@ -172,9 +186,8 @@ def _register(pair: Pair) -> None:
         "rise of validation {words} since it was best, against training's way: nothing where both are of another size",
     )
     def val_rise(context: Context) -> Value:
-        both, best = _both(context, pair)
-        rise = median(both.val[-both.tenth :]) - float(both.val[best])
-        return rise / _span(both.train_span)
+        both = aligned(context, pair)
+        return (median(both.val[-both.tenth :]) - both.best_val) / _span(both.train_span)
 
     @named("growth_z", "sigma", "significance of the widening of the gap over the second half of the run")
     def growth_z(context: Context) -> Value:
