@@ -6,9 +6,12 @@
 
 Every reader reads the same files, each in processes of its own. A warm figure is the reading alone in
 a process that has read before (ours) or has everything imported (the others); a fresh one is a whole
-process, its start and imports included. Peak memory is that of the fresh process, for the data server
-that of both. What ours reads is compared with the accumulator's, bit for bit; of the others the points
-are counted. On a busy machine the processor's seconds are the ones to compare. Needs the packages tbparse and tensorboard-data-server.
+process, its start and imports included. Before any is measured each reader has read a small file, so
+that its code is compiled and in the disk's cache, as after an installation; and for all readers alike
+numpy's BLAS starts no threads, as the command line has it. Peak memory is that of the fresh process, for
+the data server that of both. What ours reads is compared with the accumulator's, bit for bit; of the
+others the points are counted. On a busy machine the processor's seconds are the ones to compare. Needs
+the packages tbparse and tensorboard-data-server.
 """
 
 from __future__ import annotations
@@ -50,10 +53,11 @@ TAGS = [
     "val/f1",
 ]
 
-# Each tells how long its readings took, by the clock and of the processor, then peak memory and points.
+# Each tells how long its readings took, by the clock and of the processor, what it did beside them, then
+# peak memory and points.
 HEAD = """
 import sys, time
-took, beside = [], 0.0
+took, beside, aside = [], 0.0, [0.0, 0.0]
 def peak(process):
     from pathlib import Path
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -67,7 +71,7 @@ def done(start, end):
 """
 TAIL = """
 import json
-print(json.dumps({"took": took, "peak": peak("self") + beside, "points": points}))
+print(json.dumps({"took": took, "aside": aside, "peak": peak("self") + beside, "points": points}))
 """
 FILES = """
 from pathlib import Path
@@ -100,6 +104,7 @@ found = [
     for path in sorted(Path(sys.argv[1]).rglob("*tfevents*"))
 ]
 done(start, now())
+start = now()
 kept = {}
 for number, one in enumerate(found):
     for tag in one.Tags()["scalars"]:
@@ -116,6 +121,7 @@ for number, one in enumerate(found):
 points = sum(len(rows) for key, rows in kept.items() if key.count("|") == 1)
 if len(sys.argv) > 3:
     np.savez(sys.argv[3], **kept)
+aside = [after - before for before, after in zip(start, now())]
 """
 TBPARSE = """
 import logging
@@ -168,14 +174,15 @@ class Reader(NamedTuple):
     name: str
     code: str
     again: int  # readings in a process, of which the fastest but the first counts
+    fresh: int  # processes, of which the fastest counts
 
 
 READERS = {
-    "ours": Reader("event files, ours", FILES, 6),
-    "runs": Reader("analyzer.read, ours", RUNS, 6),
-    "server": Reader("tensorboard-data-server", SERVER, 1),
-    "accumulator": Reader("EventAccumulator", ACCUMULATOR, 1),
-    "tbparse": Reader("tbparse", TBPARSE, 1),
+    "ours": Reader("event files, ours", FILES, 6, 5),
+    "runs": Reader("analyzer.read, ours", RUNS, 6, 5),
+    "server": Reader("tensorboard-data-server", SERVER, 1, 2),
+    "accumulator": Reader("EventAccumulator", ACCUMULATOR, 1, 2),
+    "tbparse": Reader("tbparse", TBPARSE, 1, 2),
 }
 
 
@@ -298,6 +305,7 @@ def make(workload: str, folder: Path, full: bool) -> str:
 def run(code: str, arguments: list[str]) -> tuple[float, float, dict[str, Any]]:
     """Seconds of a whole process, by the clock and of the processor, and what it says of itself."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    kept["OPENBLAS_NUM_THREADS"] = "1"
     command = [sys.executable, "-c", HEAD + code + TAIL, *arguments]
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
@@ -305,21 +313,33 @@ def run(code: str, arguments: list[str]) -> tuple[float, float, dict[str, Any]]:
     if ended.returncode:
         raise RuntimeError(ended.stderr[-1500:])
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - start, cpu, json.loads(ended.stdout.splitlines()[-1])
+    wall = time.perf_counter() - start
+    told = json.loads(ended.stdout.splitlines()[-1])
+    return wall - told["aside"][0], cpu - told["aside"][1], told
 
 
-def measure(key: str, folder: Path, kind: str, points: int, kept: Path) -> Figures:
-    """The best of several processes for ours, of one for the others: they take their time."""
+def measure(key: str, folder: Path, kind: str, points: int, kept: Path, once: bool) -> Figures:
+    """The best of several processes; ``once``: of one for the others, which take their time."""
     reader = READERS[key]
     more = {"accumulator": [str(kept)], "tbparse": [kind], "server": [kind, str(points)]}.get(key, [])
-    fresh, cpu, told = run(reader.code, [str(folder), "1", *more])
-    took = told["took"]
+    processes = 1 if once and reader.again == 1 else reader.fresh
+    walls, cpus, told = zip(
+        *(run(reader.code, [str(folder), "1", *more]) for _ in range(processes)), strict=True
+    )
+    took = [reading for one in told for reading in one["took"]]
     if reader.again > 1:
-        others = [run(reader.code, [str(folder), "1"])[:2] for _ in range(4)]
-        fresh, cpu = min(fresh, *(o[0] for o in others)), min(cpu, *(o[1] for o in others))
         took = run(reader.code, [str(folder), str(reader.again)])[2]["took"][1:]
     warm, warm_cpu = map(min, zip(*took, strict=True))
-    return Figures(warm, warm_cpu, fresh, cpu, told["peak"], told["points"])
+    return Figures(warm, warm_cpu, min(walls), min(cpus), told[0]["peak"], told[0]["points"])
+
+
+def prepare(readers: list[str]) -> None:
+    """Let each reader read a small file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "logs"
+        write(folder / "run" / "events.out.tfevents.1.host", scalars(TAGS, 2, 0))
+        for key in readers:
+            measure(key, folder, "scalars", 2 * len(TAGS), Path(name) / "kept.npz", once=True)
 
 
 def differences(folder: Path, kept: Path) -> int:
@@ -343,7 +363,7 @@ def differences(folder: Path, kept: Path) -> int:
     return wrong + len(theirs)
 
 
-def compare(workload: str, full: bool, readers: list[str]) -> None:
+def compare(workload: str, full: bool, readers: list[str], once: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, kept = Path(name) / "logs", Path(name) / "kept.npz"
         title = make(workload, folder, full)
@@ -354,7 +374,7 @@ def compare(workload: str, full: bool, readers: list[str]) -> None:
         )
         ours: Figures | None = None
         for key in readers:
-            found = measure(key, folder, WORKLOADS[workload], ours.points if ours else 0, kept)
+            found = measure(key, folder, WORKLOADS[workload], ours.points if ours else 0, kept, once)
             ours = ours or found
             seconds = "".join(f"{value:8.3f} s" for value in found[:4])
             ratios = "".join(f"{value / own:8.1f}" for value, own in zip(found[:4], ours, strict=False))
@@ -368,9 +388,12 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="a million scalars; takes long")
     parser.add_argument("--only", choices=WORKLOADS, action="append", help="one workload; may be repeated")
     parser.add_argument("--without", choices=READERS, action="append", default=[], help="leave a reader out")
+    parser.add_argument("--once", action="store_true", help="one process for each of the others")
     given = parser.parse_args()
+    readers = [key for key in READERS if key not in given.without]
+    prepare(readers)
     for workload in given.only or WORKLOADS:
-        compare(workload, given.full, [key for key in READERS if key not in given.without])
+        compare(workload, given.full, readers, given.once)
 
 
 if __name__ == "__main__":
