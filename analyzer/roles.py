@@ -513,19 +513,20 @@ def _named(tag: str, role: str, matches: Mapping[str, RoleMatch], parsed: _Parse
 
 def with_roles(series: Sequence[Series], overrides: Mapping[str, str] | None = None) -> tuple[Series, ...]:
     """The series with role, direction and subject. Test values stand in for validation never logged."""
-    matches = dict(_assigned(tuple(s.tag for s in series), tuple((overrides or {}).items())))
-    logged = Counter(match.role for match in matches.values())
-    for tag, match in matches.items():
-        held_out = match.role.replace("test_", "val_")
-        if match.role.startswith("test_") and not _logged(held_out, logged) and tag not in (overrides or {}):
-            matches[tag] = match._replace(role=held_out)
+    matches = _assigned(tuple(s.tag for s in series), tuple((overrides or {}).items()))
     return tuple(_with_role(s, matches.get(s.tag)) for s in series)
 
 
 @lru_cache(maxsize=16)
 def _assigned(tags: tuple[str, ...], overrides: tuple[tuple[str, str], ...]) -> Mapping[str, RoleMatch]:
-    """As ``assign_roles``; the runs of a folder mostly have the same tags."""
-    return assign_roles(tags, dict(overrides))
+    """As ``assign_roles``, test values standing in; the runs of a folder mostly have the same tags."""
+    matches = assign_roles(tags, dict(overrides))
+    logged = Counter(match.role for match in matches.values())
+    for tag, match in matches.items():
+        held_out = match.role.replace("test_", "val_")
+        if match.role.startswith("test_") and not _logged(held_out, logged) and tag not in dict(overrides):
+            matches[tag] = match._replace(role=held_out)
+    return matches
 
 
 def _logged(role: str, logged: Mapping[str, int]) -> bool:

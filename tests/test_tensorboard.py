@@ -409,6 +409,18 @@ def irregular_events() -> list[Event]:
     return events
 
 
+def tensor_events() -> list[Event]:
+    """What Keras writes: scalars as tensors, and in the first of each tag, behind it, what they are."""
+    events = [version()]
+    for step in range(100):
+        for tag in ("loss", "acc"):
+            tensor = TensorProto(dtype=1, tensor_shape=shape(), tensor_content=struct.pack("<f", step / 8))
+            metadata = None if step else plugin("scalars")
+            value = Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
+            events.append(event(step, value, wall_time=step + 0.5))
+    return events
+
+
 class Sample:
     def __init__(self, events: list[Event]):
         self.records = [framed(item.SerializeToString()) for item in events]
@@ -773,7 +785,7 @@ def other_numbers(events: list[Event], seed: int, step: int = 0) -> list[Event]:
 
 
 @pytest.mark.parametrize("step", [0, 3])
-@pytest.mark.parametrize("make", [regular_events, irregular_events])
+@pytest.mark.parametrize("make", [regular_events, irregular_events, tensor_events])
 def test_a_file_like_one_before_is_read_whole(
     folder: Path, make: Callable[[], list[Event]], step: int
 ) -> None:

@@ -277,19 +277,29 @@ def places(
     return Places(starts, starts + _body_at(step_bytes) + values_at, STEP_MASKS[step_bytes], of, kinds)
 
 
-def points(data: Bytes, where: Places, base: int, steps: FloatArray | None = None) -> Points:
-    """The points at these places, with these steps if known; ``base`` is the offset of ``data`` in the file."""
-    words = items(data, 8)
-    raw = words[where.values_at].view(np.uint64)
-    values = np.empty(len(raw))
+def points(data: Bytes, where: Places, base: int) -> Points:
+    """The points at these places; ``base`` is the offset of ``data`` in the file."""
+    found = steps(data, where), wall_times(data, where), values(data, where)
+    return Points(where.starts + base, *found)
+
+
+def steps(data: Bytes, where: Places) -> FloatArray:
+    varints = items(data, 8)[where.starts + STEP_AT].view(np.uint64) & where.step_masks
+    return _packed(varints).astype(np.float64)
+
+
+def wall_times(data: Bytes, where: Places) -> FloatArray:
+    found: FloatArray = items(data, 8)[where.starts + WALL_AT].view(np.float64)
+    return found
+
+
+def values(data: Bytes, where: Places) -> FloatArray:
+    raw = items(data, 8)[where.values_at].view(np.uint64)
+    found = np.empty(len(raw))
     for k, kind in enumerate(where.kinds):
         these = slice(None) if len(where.kinds) == 1 else where.of == k
-        values[these] = _decoded(raw[these], *kind)
-    if steps is None:
-        varints = words[where.starts + STEP_AT].view(np.uint64) & where.step_masks
-        steps = _packed(varints).astype(np.float64)
-    walls = words[where.starts + WALL_AT].view(np.float64)
-    return Points(where.starts + base, steps, walls, values)
+        found[these] = _decoded(raw[these], *kind)
+    return found
 
 
 def _same_place(one: Layout | None, other: Layout | None) -> bool:

@@ -17,9 +17,18 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.ingest import crc32c, event_columns, records
-from analyzer.ingest.crc32c import Bytes, Crcs, Ints
-from analyzer.ingest.event_columns import MOST_STEP_BYTES, STEP_AT, WALL_AT, Layout, Places, Sorted
-from analyzer.ingest.event_log import Key, Log, taken
+from analyzer.ingest.crc32c import Bytes, Crcs, Ints, items
+from analyzer.ingest.event_columns import (
+    MOST_STEP_BYTES,
+    SIMPLE,
+    STEP_AT,
+    VALUE_BYTES,
+    WALL_AT,
+    Layout,
+    Places,
+    Sorted,
+)
+from analyzer.ingest.event_log import Key, Log, Points, taken
 from analyzer.ingest.records import FOOTER, HEADER, MARGIN, OVERHEAD, Window
 from analyzer.model import FloatArray
 
@@ -34,6 +43,23 @@ MOST_OPENINGS = 1 << 10
 ReadSingly = Callable[[memoryview, Iterable[tuple[int, int]], int, Log], None]
 
 
+class Columns(NamedTuple):
+    """What is known of each record, by tag, those of a tag in order of the file."""
+
+    order: Ints  # the numbers of the records
+    tags: Ints  # the numbers of their keys
+    places: Places
+    steps: FloatArray  # in the file that the form was learnt from
+    tails: Ints  # where the last four bytes of the payloads lie, with the checksums behind them
+    links: Crcs  # see records.stretch_links
+
+    def first(self, count: int) -> Columns:
+        """The same of the first records of the file."""
+        some = self.order < count
+        order, tags, places, steps, tails, links = self
+        return Columns(order[some], tags[some], places.some(some), steps[some], tails[some], links[some])
+
+
 class Form(NamedTuple):
     """A stretch of scalars without a gap. Places count from the header of the first."""
 
@@ -41,12 +67,9 @@ class Form(NamedTuple):
     mask: Bytes
     row_with_steps: Bytes  # the same with the steps, which mostly do not differ
     mask_with_steps: Bytes
-    steps: FloatArray  # by ``order``
     ends: Ints  # of the payloads
-    links: Crcs  # see records.stretch_links
-    order: Ints  # the records by tag, those of a tag in order of the file
-    tags: Ints  # in this order, the number of each one's key
-    places: Places  # in this order
+    columns: Columns
+    ends_in_value: bool  # all values are floats at the end of the payload
     keys: tuple[Key, ...]
     plugins: tuple[tuple[int, Layout], ...]  # layouts that name one, each with its first record
 
@@ -79,13 +102,15 @@ def take(file: FileIO, log: Log, damage: records.Damage, read: ReadSingly) -> in
             continue
         FORMS.insert(0, FORMS.pop(k))
         leading = [(low + HEADER, high - FOOTER) for low, high in pairwise(headers)]
-        rest = data[headers[-1] :]
-        if not all(records.fits(data, *record) for record in leading) or not _holds(rest, form, count):
+        rest, base = data[headers[-1] :], headers[-1] - MARGIN
+        columns = form.columns if count == len(form.ends) else form.columns.first(count)
+        points = _points(rest, base, form, columns, same_steps)
+        if points is None or not all(records.fits(data, *record) for record in leading):
             return 0  # damage is told as ever
         read(data.data, leading, -MARGIN, log)
-        _add(rest, headers[-1] - MARGIN, form, count, same_steps, log)
+        _add(points, form, columns, log)
         damage.records += len(leading) + count
-        return headers[-1] - MARGIN + int(form.ends[count - 1]) + FOOTER
+        return base + int(form.ends[count - 1]) + FOOTER
     return 0
 
 
@@ -121,26 +146,35 @@ def _equal(one: Bytes, other: Bytes) -> bool:
     return bool(words.all()) and bool((one[whole:] == other[whole:]).all())
 
 
-def _holds(data: Bytes, form: Form, count: int) -> bool:
-    """Whether the first payloads fit their checksums."""
+def _points(data: Bytes, base: int, form: Form, columns: Columns, same_steps: bool) -> Points | None:
+    """The points of the first records, those of ``columns``; None if not all payloads fit their checksums.
+
+    ``base`` is the offset of ``data`` in the file; checksums in it are replaced.
+    """
+    places, count = columns.places, len(columns.order)
+    tails = items(data, 8)[columns.tails].view(np.uint32).reshape(-1, 2)
+    linked = crc32c.linked(tails[:, 1], columns.links)
+    items(data, FOOTER)[columns.tails + VALUE_BYTES] = linked.view(f"V{FOOTER}")
     after = 0
     if count < len(form.ends):
         following = int(form.ends[count] - form.ends[count - 1]) - OVERHEAD
         after = crc32c.register_before(records.header(following))
-    return records.linked_holds(data, HEADER, form.ends[:count], form.links[:count], after)
+    if not crc32c.leads(data[HEADER : int(form.ends[count - 1]) + FOOTER], 0, after):
+        return None
+    steps = columns.steps.copy() if same_steps else event_columns.steps(data, places)
+    if form.ends_in_value:
+        values = tails[:, 0].view(np.float32).astype(np.float64)
+    else:
+        values = event_columns.values(data, places)
+    return Points(places.starts + base, steps, event_columns.wall_times(data, places), values)
 
 
-def _add(data: Bytes, base: int, form: Form, count: int, same_steps: bool, log: Log) -> None:
-    """Add the points of the first records; ``base`` is the offset of ``data`` in the file."""
-    places, tags, steps = form.places, form.tags, form.steps
-    if count < len(form.ends):
-        some = form.order < count
-        places, tags, steps = places.some(some), tags[some], steps[some]
-    points = event_columns.points(data, places, base, steps.copy() if same_steps else None)
+def _add(points: Points, form: Form, columns: Columns, log: Log) -> None:
+    """Add the points of the first records, each tag's to its own."""
     for first, layout in form.plugins:
-        if first < count:
+        if first < len(columns.order):
             event_columns.number_of(layout, log)
-    bounds = np.searchsorted(tags, np.arange(len(form.keys) + 1)).tolist()
+    bounds = np.searchsorted(columns.tags, np.arange(len(form.keys) + 1)).tolist()
     for key, low, high in zip(form.keys, bounds, bounds[1:], strict=False):
         if low < high:
             log.known.setdefault(log.number(key), []).append(taken(points, slice(low, high)))
@@ -201,18 +235,17 @@ def _form(data: Bytes, starts: Ints, lengths: Ints, found: Sorted) -> Form:
         of_class[found.classes[first]] = numbers.setdefault(key, len(numbers))
     tags = of_class[found.classes]
     order = np.argsort(tags, kind="stable")
-    in_order = places.some(order)
+    in_order, tails = places.some(order), ends - VALUE_BYTES
+    steps = event_columns.steps(data, in_order)
+    links = records.stretch_links(lengths)[order]
     return Form(
         row=data[: len(mask)] & mask,
         mask=mask,
         row_with_steps=data[: len(mask)] & mask_with_steps,
         mask_with_steps=mask_with_steps,
-        steps=event_columns.points(data, in_order, 0).steps,
         ends=ends,
-        links=records.stretch_links(lengths),
-        order=order,
-        tags=tags[order],
-        places=in_order,
+        columns=Columns(order, tags[order], in_order, steps, tails[order], links),
+        ends_in_value=places.kinds == (SIMPLE,) and bool((places.values_at == tails).all()),
         keys=tuple(numbers),
         plugins=tuple((first, layout) for first, layout in known if layout.plugin),
     )
