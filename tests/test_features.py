@@ -178,10 +178,10 @@ def test_rise_is_large_for_overfitting_and_nothing_for_noise():
 
 
 def test_a_spike_where_smoothed_validation_is_best_hides_no_rise():
-    val = np.concatenate([np.geomspace(2.0, 1.0, 15), np.linspace(1.0, 1.5, 25)])
+    val = np.concatenate([np.geomspace(2.0, 1.0, 15), [1.0], np.linspace(1.0, 1.5, 25)])
     spiked = val.copy()
-    spiked[14] += 1.0
-    train = np.geomspace(2.0, 0.1, 40)
+    spiked[15] += 1.0
+    train = np.geomspace(2.0, 0.1, 41)
     for name in ("gap.val_rise", "gap.growth"):
         calm, rough = (measure(name, train_loss=train, val_loss=v).value for v in (val, spiked))
         assert rough == pytest.approx(calm, abs=0.1)
