@@ -7,7 +7,7 @@ from analyzer.features.curves import Unavailable
 from analyzer.model import LayerStats, Measurement, Spectrum
 
 LEAST_SIDE = 8  # narrower layers have too few directions to lose
-COLLAPSED = 0.15
+COLLAPSED = 0.2
 
 
 def _measured(context: Context) -> list[tuple[LayerStats, Spectrum]]:

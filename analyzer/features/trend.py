@@ -258,6 +258,23 @@ def early_burst(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "rise_kept",
+    "ratio",
+    "share of the {curve} after its best level that is above 0.4 of the final rise; a loss that swings comes back down "
+    "half of the time",
+    low=0,
+    high=1,
+    label="kept up since the best",
+)
+def rise_kept(curve: Curve) -> Value:
+    curve.need(8)
+    after = curve.smooth[curve.best_block + curve.width :]
+    if len(after) < 0.1 * len(curve.smooth) or curve.end <= curve.best:
+        return 0.0
+    return float(np.mean(after > curve.best + 0.4 * (curve.end - curve.best)))
+
+
+@curve_feature(
     "recovered",
     "ratio",
     "share of the {curve}'s highest rise over its best level, after that, which it had regained by the end",

@@ -46,6 +46,7 @@ class Fault:
     shown: Callable[[Record], None] = keep
     spoil: Callable[[Path], None] | None = None
     style: str = ""
+    cause: tuple[str, ...] = ()  # what was done, where that has a name of its own: true whatever it led to
 
 
 FAULTS: dict[str, Fault] = {}
@@ -148,7 +149,10 @@ def regained(record: Record) -> float:
 
 
 def overfits(record: Record, much: float = 0.15) -> bool:
+    """What had been learned is lost again: nothing is where the untrained model was best."""
     best = int(np.argmin(record.truth))
+    if record.truth[0] - record.truth[best] < 0.1 * abs(record.truth[0] - record.good):
+        return False
     means = [row["train_loss"] for row in record.epochs]
     improves = best <= len(means) - 4 and means[-1] < means[max(0, best - 1)]
     return improves and regained(record) >= much
@@ -275,12 +279,12 @@ def fault(
     shown: Callable[[Record], None] = keep,
     spoil: Callable[[Path], None] | None = None,
     style: str = "",
+    cause: str = "",
 ) -> Callable[[Inject], Inject]:
     def register(inject: Inject) -> Inject:
         musts, mays, need = tuple((must or name).split()), tuple(may.split()), frozenset(needs.split())
-        FAULTS[name] = Fault(
-            name, inject, musts, mays, need, fits, shows, twin, shown=shown, spoil=spoil, style=style
-        )
+        causes = tuple(cause.split())
+        FAULTS[name] = Fault(name, inject, musts, mays, need, fits, shows, twin, shown, spoil, style, causes)
         return inject
 
     return register
@@ -525,6 +529,7 @@ def stray_batches(r: Recipe, level: int) -> None:
     "exploding-gradients lr-too-high data-outliers oscillating-loss",
     "steps",
     shows=lambda r: spikes(r) and left(r) < 0.5,
+    cause="lr-too-high",
 )
 def rate_glitches(r: Recipe, level: int) -> None:
     """The rate is far too high for single steps, from which the run recovers."""
@@ -693,6 +698,7 @@ def negative_biases(r: Recipe, level: int) -> None:
     "zeros",
     fits=layered,
     shows=state_is("dead", 0.5),
+    cause="lr-too-high",
 )
 def violent_start(r: Recipe, level: int) -> None:
     """A rate of hundreds of times the usual one over the first steps kills units for good."""

@@ -138,6 +138,7 @@ def make(plan: Plan, runs: Path) -> Label | None:
         twin.lr_factor *= chosen.twin
         record.twin = left(fit(twin))
     described, facts = label(plan, record, "val" in shown), true(record)
+    facts += chosen.cause if isinstance(chosen, Fault) and described and described[0] != "healthy" else ()
     if described is None:
         return None
     chosen.shown(record)
