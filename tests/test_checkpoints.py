@@ -20,6 +20,7 @@ from hostile import hostile_files as forge
 from hostile import hostile_pickles
 
 from analyzer.checkpoints import container_for, containers, evidence, open_checkpoint
+from analyzer.checkpoints.changes import difference
 from analyzer.checkpoints.regions import DTYPES, Region, StoredBlocks
 from analyzer.checkpoints.statistics import layer_stats
 from analyzer.errors import IngestError
@@ -835,7 +836,7 @@ def test_units_that_relu_killed_show_in_the_optimizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_unchanged_tells_frozen_from_moved(half: bool, tmp_path: Path) -> None:
+def test_frozen_tensors_are_told_from_moved_ones(half: bool, tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(50, 40), nn.BatchNorm1d(40), nn.Linear(40, 2))
     before = saved(tmp_path, net.state_dict(), "a.pt")
     after = copy.deepcopy(net)
@@ -844,13 +845,13 @@ def test_unchanged_tells_frozen_from_moved(half: bool, tmp_path: Path) -> None:
         after[1].running_mean.add_(1)
     if half:
         after = after.to(torch.float64)
-    rows = {row.layer: row for row in evidence.unchanged(before, saved(tmp_path, after.state_dict(), "b.pt"))}
-    assert rows["0.weight"].identical
+    rows = {row.name: row for row in difference(before, saved(tmp_path, after.state_dict(), "b.pt"))}
+    assert rows["0.weight"].status == "identical"
     assert rows["0.weight"].relative == 0
-    assert not rows["2.weight"].identical
+    assert rows["2.weight"].status == "changed"
     assert rows["2.weight"].relative == pytest.approx(0.5, rel=1e-6)
     assert rows["1.running_mean"].relative is None
-    assert not rows["1.running_mean"].trained
+    assert not rows["1.running_mean"].parameter
 
 
 def test_memory_of_reading_is_bounded_by_the_block(tmp_path: Path) -> None:

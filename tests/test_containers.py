@@ -83,7 +83,9 @@ def test_their_tensors_are_measured(name: str) -> None:
 def test_optimizer_state_is_known_by_its_parameters(name: str) -> None:
     pytest.importorskip("h5py")
     checkpoint = open_checkpoint(FILES / WRITTEN[name][0])
-    assert checkpoint.metadata["optimizer_names_known"] is True
+    guessed = name == "trainer"  # whose safetensors are sorted by name
+    assert checkpoint.metadata["optimizer_names_known"] is not guessed
+    assert checkpoint.metadata.get("optimizer_names_guessed", False) is guessed
     assert checkpoint.optimizer["kind"] == "adam"
     assert checkpoint.optimizer["step"] == {"lightning.ckpt": 8, "trainer": 2, "distributed": 2}.get(name, 3)
 

@@ -296,6 +296,65 @@ def test_fresh_layers_have_no_units_that_nothing_opens(tmp_path: Path) -> None:
         assert found[name].value == 0
 
 
+@pytest.mark.parametrize("living", [True, False])
+def test_units_whose_gradient_goes_on_are_not_shut(living: bool, tmp_path: Path) -> None:
+    """Behind a softplus a layer of negative weights learns: only a ReLU would shut it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 16), nn.Softplus() if living else nn.ReLU(), nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    with torch.no_grad():
+        net[0].weight.copy_(-net[0].weight.abs())
+        net[0].bias.fill_(-0.1)
+    for step in range(150 if living else 300):
+        x = torch.rand(64, 12) if living or step > 50 else -torch.rand(64, 12)
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+    found = features(saved(tmp_path, model=net.state_dict(), optimizer=optimizer.state_dict()))
+    assert (found["weights.shut_units"].value > 0.5) != living
+
+
+PATTERNS = {
+    "causal mask": torch.triu(torch.full((16, 16), -math.inf), 1),
+    "mask of large numbers": torch.triu(torch.full((1, 1, 16, 16), -1e9), 1),
+    "identity": torch.eye(32, 16),
+    "zeros to start from": torch.zeros(16, 16),
+    "observer": torch.tensor(math.inf),
+}
+PATTERN_NAMES = {"observer": "fake_quant.min_val"}
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_masks_and_what_training_starts_from_are_no_faults(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = PATTERN_NAMES.get(kind, "block.thing")
+    found = features(saved(tmp_path, model={"fc.weight": nn.Linear(16, 16).weight, name: PATTERNS[kind]}))
+    assert found["weights.nonfinite"].value == 0
+    assert found["weights.dead_units"].value == 0
+    assert found["weights.scale_max"].value < 2
+    assert found["weights.abs_max"].value < 1
+
+
+def test_a_weight_of_infinities_is_no_mask(tmp_path: Path) -> None:
+    weights = {"a.weight": torch.full((16, 16), math.inf), "b.weight": torch.randn(16, 16)}
+    weights["b.weight"][0, :2] = -math.inf
+    weights["a.bias"] = torch.full((16,), math.inf)
+    assert features(saved(tmp_path, model=weights))["weights.nonfinite"].value == 256 + 2 + 16
+
+
+def test_a_batch_norm_before_an_addition_need_not_be_positive(tmp_path: Path) -> None:
+    """The last of a residual block starts at a scale of zero; those before a ReLU are looked at."""
+    block = nn.ModuleDict({name: nn.BatchNorm2d(8) for name in ("bn1", "bn2")})
+    with torch.no_grad():
+        block["bn1"].bias[:2] = -9
+        block["bn2"].weight.fill_(1e-3)
+        block["bn2"].bias.fill_(-0.1)
+    net = nn.ModuleDict({"layer1": block, "downsample": nn.Sequential(nn.BatchNorm2d(8))})
+    nn.init.constant_(net["downsample"][0].bias, -9)
+    found = features(saved(tmp_path, model=net.state_dict()))["weights.inactive_channels"]
+    assert (found.value, found.where) == (2 / 8, "layer1.bn1")
+
+
 def test_a_broken_batch_norm_says_nothing_of_its_channels(tmp_path: Path) -> None:
     norm = nn.BatchNorm1d(4)
     nn.init.constant_(norm.weight, math.nan)

@@ -139,9 +139,9 @@ def _ratio(square: float, base: float) -> float | None:
     return math.sqrt(square / base)
 
 
-def aligned(refs: Sequence[TensorRef]) -> Iterator[list[FloatArray]]:
-    """The tensors' blocks as float64 (complex: the magnitude), cut to equal lengths."""
-    sources = [ref.blocks(BLOCK) for ref in refs]
+def aligned(refs: Sequence[TensorRef], block: int = 0) -> Iterator[list[FloatArray]]:
+    """The tensors' blocks of so many bytes as float64 (complex: the magnitude), cut to equal lengths."""
+    sources = [ref.blocks(block or BLOCK) for ref in refs]
     ahead = [np.zeros(0) for _ in refs]
     while True:
         ahead = [block if len(block) else _next(source) for block, source in zip(ahead, sources, strict=True)]

@@ -8,12 +8,14 @@ checkpoint read a few tensors again, a block at a time.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.checkpoints.changes import aligned
 from analyzer.checkpoints.entries import is_buffer
 from analyzer.checkpoints.onepass.layout import BLOCK
 from analyzer.checkpoints.onepass.moments import product_sum
@@ -24,6 +26,7 @@ RARELY_ACTIVE = -3.0902  # standard score below which a Gaussian is positive wit
 STILL = 1e-6  # of the median unit's second moment: a unit that got (almost) no gradient for long
 SMALLEST_MEDIAN = 1e-30  # of a second moment: below, float32 squares underflow and say nothing
 _MAX_VECTOR = 1 << 20
+_LEAST_PATTERN = 16  # elements: fewer are alike by chance
 SAMPLED = 1 << 18  # elements of a tensor from which its root mean square is taken well enough
 
 
@@ -43,13 +46,28 @@ class WeightScale:
 def weight_scale(stats: Iterable[LayerStats]) -> tuple[WeightScale, ...]:
     """Spread of each weight matrix or kernel against what its fan-in calls for.
 
-    Vectors (biases, norm layers), lookup tables, buffers and constants are left out.
+    Vectors (biases, norm layers), lookup tables, buffers, masks and constants are left out.
     """
     return tuple(
         WeightScale(s.name, s.std, s.fan_in, s.std * math.sqrt(s.fan_in))
         for s in stats
-        if s.group == "model" and s.fan_in and s.std and not is_buffer(s.name, s.dtype)
+        if s.group == "model" and s.fan_in and s.std and not is_buffer(s.name, s.dtype) and not is_pattern(s)
     )
+
+
+def is_pattern(stats: LayerStats) -> bool:
+    """True for a matrix of zeros and of elements of one size: a mask, an identity, zeros to start from.
+
+    Neither a random initialisation nor training gives one. Infinite elements are those of a mask
+    where all others are zero.
+    """
+    if len(stats.shape) < 2 or stats.count < _LEAST_PATTERN or stats.nan:
+        return False
+    used = stats.count - stats.zeros - stats.inf
+    if stats.inf:
+        return used == 0 and stats.zeros > 0
+    same = (stats.abs_max or 0.0) * used
+    return used == 0 or (stats.l1 is not None and abs(stats.l1 - same) <= 1e-9 * same)
 
 
 # --- gradients from optimizer state ----------------------------------------------------------------
@@ -196,7 +214,7 @@ def _adam_step(
     v_correction = _bias_correction(number(settings, "beta2"), taken)
     epsilon = number(settings, "eps") or 1e-8
     total, count = 0.0, 0
-    for m, v in paired(first.blocks(BLOCK), second.blocks(BLOCK)):
+    for m, v in aligned([first, second], BLOCK):
         with np.errstate(all="ignore"):
             update = (m / m_correction) / (np.sqrt(v / v_correction) + epsilon)
         total, count = total + product_sum(update, update), count + len(update)
@@ -249,7 +267,11 @@ def dead_units(checkpoint: Checkpoint, stats: Iterable[LayerStats]) -> tuple[Dea
     zero_rows = [
         DeadUnits(s.name, s.shape[-1 if units_last(s.name) else 0], s.dead_units, "weights")
         for s in stats
-        if s.group == "model" and s.dead_units is not None and s.fan_in and not is_buffer(s.name, s.dtype)
+        if s.group == "model"
+        and s.dead_units is not None
+        and s.fan_in
+        and not is_buffer(s.name, s.dtype)
+        and not is_pattern(s)
     ]
     return (*_batchnorm(checkpoint), *_still_units(stats), *zero_rows)
 
@@ -257,12 +279,16 @@ def dead_units(checkpoint: Checkpoint, stats: Iterable[LayerStats]) -> tuple[Dea
 def _batchnorm(checkpoint: Checkpoint) -> Iterator[DeadUnits]:
     """P(γ x̂ + β > 0) = Φ(β / |γ|) for x̂ ~ N(0, 1), over the channels of each batch norm.
 
-    Only layers with running statistics: layer norm has no such distribution per channel. Layers
-    whose γ are all zero (a residual branch switched off at the start) are left out.
+    Only layers with running statistics: layer norm has no such distribution per channel. What is
+    added to a residual stream need not be positive: layers whose γ are all zero (a branch that is
+    switched off at the start) are left out, and those that end a branch, as far as names tell.
     """
     vectors = {ref.name: ref for ref in checkpoint.tensors if ref.group == "model" and len(ref.shape) == 1}
+    norms = [name.rpartition(".")[0] for name in vectors if name.endswith("running_mean")]
     for name in vectors:
         layer, dot, last = name.rpartition(".")
+        if last == "running_mean" and _ends_branch(layer, norms):
+            continue
         scale, shift = vectors.get(f"{layer}{dot}weight"), vectors.get(f"{layer}{dot}bias")
         if last != "running_mean" or scale is None or shift is None or scale.shape != shift.shape:
             continue
@@ -271,6 +297,14 @@ def _batchnorm(checkpoint: Checkpoint) -> Iterator[DeadUnits]:
             with np.errstate(all="ignore"):
                 score = np.where(gamma > 0, beta / gamma, np.where(beta > 0, np.inf, -np.inf))
             yield DeadUnits(layer or name, len(gamma), int(np.sum(score < RARELY_ACTIVE)), "batchnorm")
+
+
+def _ends_branch(layer: str, norms: Sequence[str]) -> bool:
+    """The last of several batch norms of one block, or that of a shortcut."""
+    block = layer.rpartition(".")[0]
+    beside = [norm for norm in norms if norm.rpartition(".")[0] == block]
+    shortcut = re.search(r"downsample|shortcut|skip|residual|identity", layer, re.IGNORECASE)
+    return bool(shortcut) or (bool(block) and len(beside) > 1 and beside[-1] == layer)
 
 
 def _vector(ref: TensorRef) -> FloatArray:
@@ -293,59 +327,6 @@ def _still_units(stats: Iterable[LayerStats]) -> Iterator[DeadUnits]:
         median = s.unit_norm_median or 0.0
         if len(norms) > 1 and median > SMALLEST_MEDIAN:
             yield DeadUnits(s.name, len(norms), int(np.sum(norms < STILL * median)), "optimizer")
-
-
-# --- two checkpoints of one run --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """``relative`` is ‖w₁ − w₀‖ / ‖w₀‖, None where w₀ is zero or either has non-finite elements."""
-
-    layer: str
-    identical: bool
-    relative: float | None
-    trained: bool  # a parameter, as far as its name and element type tell; False for buffers
-
-
-def unchanged(first: Checkpoint, last: Checkpoint) -> tuple[Change, ...]:
-    """How far each tensor of the model moved between two checkpoints, in depth order.
-
-    Tensors are matched by name and shape; those in only one of the two are left out.
-    """
-    before = {ref.name: ref for ref in first.tensors if ref.group == "model"}
-    pairs = [(before[ref.name], ref) for ref in last.tensors if ref.group == "model" and ref.name in before]
-    return tuple(_change(old, new) for old, new in pairs if old.shape == new.shape)
-
-
-def _change(old: TensorRef, new: TensorRef) -> Change:
-    identical, moved, size = True, 0.0, 0.0
-    for a, b in paired(old.blocks(BLOCK), new.blocks(BLOCK)):
-        if identical and not np.array_equal(a, b, equal_nan=True):
-            identical = False
-        with np.errstate(all="ignore"):
-            step = b - a
-            moved += product_sum(step, step)
-            size += product_sum(a, a)
-    relative = math.sqrt(moved / size) if size > 0 and math.isfinite(moved) and math.isfinite(size) else None
-    return Change(new.name, identical, relative, not is_buffer(new.name, new.dtype))
-
-
-def paired(
-    first: Iterator[NDArray[np.generic]], second: Iterator[NDArray[np.generic]]
-) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Two tensors' blocks as float64 (complex: the magnitude), cut to equal lengths."""
-    a = b = np.zeros(0)
-    while True:
-        if not len(a):
-            a = _float64(next(first, None))
-        if not len(b):
-            b = _float64(next(second, None))
-        length = min(len(a), len(b))
-        if not length:
-            return
-        yield a[:length], b[:length]
-        a, b = a[length:], b[length:]
 
 
 def _float64(block: NDArray[np.generic] | None) -> FloatArray:

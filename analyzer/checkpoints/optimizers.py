@@ -33,7 +33,7 @@ def add_states(found: Found, entries: Sequence[Entry]) -> tuple[list[Entry], dic
     for number, (place, optimizer) in enumerate(found.optimizers):
         slots, scalars = _slots(optimizer)
         order = _parameter_order(optimizer)
-        names = _names_for(order, _shapes(slots), entries, taken, found)
+        names, guessed = _names_for(order, _shapes(slots), entries, taken, found)
         taken.update(names.values())
         prefix = f"optimizer{number}." if number else ""
         for (key, slot), tensor in slots.items():
@@ -48,7 +48,9 @@ def add_states(found: Found, entries: Sequence[Entry]) -> tuple[list[Entry], dic
         if number == 0:
             settings = _settings(optimizer, slots, scalars)
             found.metadata["optimizer_parameters"] = sum(map(len, order))
-            found.metadata["optimizer_names_known"] = bool(names)
+            found.metadata["optimizer_names_known"] = bool(names) and not guessed
+            if guessed:
+                found.metadata["optimizer_names_guessed"] = True
     if len(found.optimizers) > 1:
         found.metadata["optimizers"] = len(found.optimizers)
     return states, settings
@@ -100,29 +102,32 @@ def _names_for(
     entries: Sequence[Entry],
     taken: AbstractSet[str],
     found: Found,
-) -> dict[object, str]:
-    """Names of the parameters an optimizer counts; empty where nothing shows which is which.
+) -> tuple[dict[object, str], bool]:
+    """Names of the parameters an optimizer counts, and whether they are guessed.
+
+    Empty where nothing shows which is which.
 
     By the tensors themselves or the names where those were stored, else by an order of the model's
-    parameters that fits every shape, last by shape and position.
+    parameters that fits every shape; that order is a guess where the container does not keep it, and
+    so are shape and position.
     """
     keys = [key for group in order for key in group]
     tensors = [key for key in keys if isinstance(key, StoredTensor) and not tensor_fault(key)]
     if tensors:
         by_blocks = {entry.blocks: entry.name for entry in reversed(entries) if entry.group == "model"}
         whole = {tensor: by_blocks.get(tensor_blocks(tensor)) for tensor in tensors}
-        return {key: name for key, name in whole.items() if name is not None}
+        return {key: name for key, name in whole.items() if name is not None}, False
     if not keys or not all(isinstance(key, (int, str)) for key in keys):
-        return {}
+        return {}, False
     parameters = trained_parameters(entries)
     if named := _by_name([str(key) for key in keys if isinstance(key, str)], len(keys), parameters):
-        return named
+        return named, False
     if found.ordered:
-        return _by_order(order, keys, shapes, parameters, taken)
+        return _by_order(order, keys, shapes, parameters, taken), False
     parameters.sort(key=as_defined)
     names = _by_order(order, keys, shapes, parameters, taken) or _by_shape(keys, shapes, parameters)
     _note_unsure(names, shapes, found)
-    return names
+    return names, bool(names)
 
 
 def _by_name(keys: list[str], count: int, parameters: Sequence[Entry]) -> dict[object, str]:

@@ -20,6 +20,7 @@ from analyzer.model import Checkpoint, FloatArray, LayerStats
 
 FORGOTTEN = 1e-9  # of the living units' m²/v: after about a hundred steps without gradient at Adam's defaults
 STILL = 1e-6  # of the median second moment, for units whose first moment is zero
+LATELY = 1e-6  # of m²/v: below, some sixty steps passed without gradient at Adam's defaults
 INITIAL_SCALE = 65536.0  # torch.amp.GradScaler's default
 
 
@@ -91,6 +92,15 @@ def _stopped(first: LayerStats, second: LayerStats, beta1: float, beta2: float, 
         )
     stopped = int(forgotten.sum() + underflowed.sum() + never.sum())
     return StoppedUnits(first.name, len(m), stopped, int(never.sum()), _median(ago))
+
+
+def learning(stats: Iterable[LayerStats]) -> frozenset[str]:
+    """Weights that had a gradient lately: Adam's first moment is not nothing beside its second."""
+    moments = {(s.name, s.slot): s for s in stats if s.slot in ("exp_avg", "exp_avg_sq")}
+    pairs = [
+        (s, moments.get((name, "exp_avg_sq"))) for (name, slot), s in moments.items() if slot == "exp_avg"
+    ]
+    return frozenset(m.name for m, v in pairs if v and v.l1 and m.l2 and m.l2**2 >= LATELY * v.l1)
 
 
 def _median(values: FloatArray) -> float | None:

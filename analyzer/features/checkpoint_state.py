@@ -153,14 +153,18 @@ def _certificates(context: Context) -> tuple[preactivations.Certificate, ...]:
     "weights.shut_units",
     "ratio",
     "largest share of a layer's units whose weights and bias are all zero or negative: never positive for inputs "
-    "that are not negative, as those behind a ReLU",
+    "that are not negative, as those behind a ReLU; units that Adam's moments show to learn do not count",
     low=0,
     high=1,
     label="units that no non-negative input can open",
 )
 def shut_units(context: Context) -> Value:
     rows = _certificates(context)
-    return _largest([row.shut / row.units for row in rows], [row.layer for row in rows], MANY)
+    layers = _layers(context)
+    stopped = {row.layer: row.share for row in steps.stopped_units(context.last_checkpoint, layers)}
+    living = {name: stopped.get(name, 0.0) for name in steps.learning(layers)}
+    shares = [min(row.shut / row.units, living.get(row.layer, 1.0)) for row in rows]
+    return _largest(shares, [row.layer for row in rows], MANY)
 
 
 @feature(

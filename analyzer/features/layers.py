@@ -5,11 +5,18 @@ Statistics come from the run's checkpoints; activations from logged scalars.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.checkpoints.evidence import first_last_ratio, gradient_rms, weight_scale, without_state
+from analyzer.checkpoints.evidence import (
+    first_last_ratio,
+    gradient_rms,
+    is_pattern,
+    weight_scale,
+    without_state,
+)
 from analyzer.checkpoints.evidence import update_ratio as next_updates
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
@@ -18,6 +25,7 @@ from analyzer.model import LayerStats, Measurement, Run, Series
 
 NORM_WORDS = ("norm", "bn", "ln_", "running_", "num_batches")
 SECOND_MOMENT = "exp_avg_sq"
+UNSET = re.compile(r"(^|[._])(best|min|max)(_\w+)?$", re.IGNORECASE)  # extremes start at infinity
 
 
 def _weights(context: Context) -> list[LayerStats]:
@@ -33,7 +41,10 @@ def _matrices(context: Context) -> list[LayerStats]:
     found = [
         s
         for s in _weights(context)
-        if len(s.shape) >= 2 and s.count >= 16 and not any(w in s.name.lower() for w in NORM_WORDS)
+        if len(s.shape) >= 2
+        and s.count >= 16
+        and not any(w in s.name.lower() for w in NORM_WORDS)
+        and not is_pattern(s)
     ]
     if not found:
         raise Unavailable("the checkpoint has no weight matrices", ("checkpoint",))
@@ -56,7 +67,13 @@ def _worst(values: Sequence[float], names: Sequence[str], over: float = np.inf) 
 )
 def nonfinite(context: Context) -> Value:
     layers = _weights(context)
-    return _worst_total([s.nan + s.inf for s in layers], [s.name for s in layers])
+    return _worst_total([_broken(s) for s in layers], [s.name for s in layers])
+
+
+def _broken(stats: LayerStats) -> int:
+    """NaN and Inf, but for infinities that stand for "nothing yet" or "not allowed"."""
+    waiting = UNSET.search(stats.name) and not stats.nan and stats.abs_max is None
+    return 0 if waiting or is_pattern(stats) else stats.nan + stats.inf
 
 
 def _worst_total(counts: Sequence[int], names: Sequence[str]) -> Measurement:
@@ -67,7 +84,7 @@ def _worst_total(counts: Sequence[int], names: Sequence[str]) -> Measurement:
 
 @feature("weights.nonfinite_tensors", "count", "tensors with NaN or Inf in the last checkpoint", low=0)
 def nonfinite_tensors(context: Context) -> Value:
-    bad = tuple(s.name for s in _weights(context) if s.nan + s.inf)
+    bad = tuple(s.name for s in _weights(context) if _broken(s))
     return Measurement(float(len(bad)), where=bad[0] if bad else "", items=bad)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from analyzer.model import ActivationStats, Checkpoint, LayerStats, Measurement, RunReport
+from analyzer.model import ActivationStats, Checkpoint, LayerStats, Measurement, RunReport, Scalar
 from analyzer.report import layers, terminal, wording
 from analyzer.report.csv_report import cell
 from analyzer.report.json_report import Document, checkpoint_document, dumps, tensor_document
@@ -80,8 +80,9 @@ def as_text(
     if report.activations:
         console.print()
         console.print(_activations(look, report.activations))
-    console.print()
-    console.print(_table(look, shown if verbose else shown[:TENSOR_ROWS], spectral))
+    if shown:
+        console.print()
+        console.print(_table(look, shown if verbose else shown[:TENSOR_ROWS], spectral))
     hidden = len(report.layers) - min(len(shown), TENSOR_ROWS)
     if pattern is None and hidden and not verbose:
         console.print(f"{hidden} more tensors (optimizer state among them) with --verbose")
@@ -118,14 +119,19 @@ def facts(checkpoint: Checkpoint) -> str:
     parts = [
         checkpoint.format,
         wording.counted(len(checkpoint.tensors), "tensor"),
-        f"{sum(t.count for t in model):,} parameters and buffers of the model",
+        f"{sum(t.count for t in model):,} parameters and buffers of the model" if model else "",
         "" if checkpoint.epoch is None else f"epoch {checkpoint.epoch}",
         "" if checkpoint.step is None else f"step {checkpoint.step}",
     ]
-    known = [f"{key} {checkpoint.optimizer[key]}" for key in FACTS if key in checkpoint.optimizer]
+    settings = checkpoint.optimizer
+    known = [f"{key} {_setting(settings[key])}" for key in FACTS if key in settings]
     if known:
         parts.append(f"optimizer state ({', '.join(known)})")
     return ", ".join(filter(None, parts))
+
+
+def _setting(value: Scalar) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def evidence(report: RunReport) -> list[str]:

@@ -15,7 +15,7 @@ def final_weights(layers: Iterable[LayerStats]) -> list[LayerStats]:
 
 
 def worst_first(layers: Iterable[LayerStats]) -> list[LayerStats]:
-    """Broken elements first, then zeros and dead units, then the largest magnitude."""
+    """Broken elements first, then zeros and dead units, then the largest magnitude; statistics of norms last."""
     return sorted(layers, key=_badness)
 
 
@@ -29,7 +29,15 @@ def share(part: int, layer: LayerStats) -> float:
     return part / layer.count if layer.count else 0.0
 
 
-def _badness(layer: LayerStats) -> tuple[float, float, float, float, str]:
+def _badness(layer: LayerStats) -> tuple[float, bool, float, float, float, str]:
+    """Zeros count in matrices alone: biases start there, as scales may."""
     dead = (layer.dead_units or 0) / layer.shape[0] if layer.shape and layer.shape[0] else 0.0
     broken = share(layer.nan + layer.inf, layer)
-    return (-broken, -share(layer.zeros, layer), -dead, -(layer.abs_max or 0.0), label(layer))
+    zeros = share(layer.zeros, layer) if len(layer.shape) > 1 else 0.0
+    return (-broken, _kept_count(layer), -zeros, -dead, -(layer.abs_max or 0.0), label(layer))
+
+
+def _kept_count(layer: LayerStats) -> bool:
+    """True for what a layer counts or averages, whose size says nothing."""
+    last = layer.name.rpartition(".")[2]
+    return last.startswith(("running_", "num_batches")) or layer.dtype.startswith(("int", "uint", "bool"))

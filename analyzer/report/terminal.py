@@ -242,6 +242,8 @@ def problem_list(console: Console, look: Look, problems: tuple[Problem, ...], in
 def _silence(run: RunReport) -> str:
     if run.verdict == "healthy":
         return "Nothing found."
+    if run.run.checkpoints and not run.run.series:
+        return "Nothing in it can be judged."
     return "Too little was logged to judge this run."
 
 
