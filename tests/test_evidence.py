@@ -20,6 +20,7 @@ from analyzer.checkpoints.statistics import layer_stats
 from analyzer.cli import cli
 from analyzer.features import compute
 from analyzer.model import Checkpoint, Measurement, Missing, Run, TensorRef
+from analyzer.report.layers import worst_first
 
 
 @pytest.fixture(autouse=True)
@@ -448,3 +449,25 @@ def test_verbose_output_lists_the_evidence_with_its_caveats(tmp_path: Path) -> N
     assert "after clipping" in text
     brief = CliRunner().invoke(cli, ["checkpoint", file], env={"COLUMNS": "200"}).stdout
     assert "evidence:" not in brief
+
+
+# --- what a reader sees first --------------------------------------------------------------------------
+
+
+def test_counters_and_zero_biases_do_not_come_first(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+    nn.init.zeros_(net[0].bias)
+    nn.init.constant_(net[1].running_var, 700)
+    nn.init.constant_(net[1].num_batches_tracked, 10_000)
+    layers = list(layer_stats(saved(tmp_path, model=net.state_dict())))
+    names = [layer.name for layer in worst_first(layers)]
+    assert names[:2] == ["1.weight", "0.weight"]
+    assert set(names[-3:]) == {"1.num_batches_tracked", "1.running_var", "1.running_mean"}
+
+
+def test_a_file_without_tensors_is_not_shown_as_a_table(tmp_path: Path) -> None:
+    torch.save({"base_lrs": [0.1], "last_epoch": 7}, tmp_path / "scheduler.pt")
+    text = CliRunner().invoke(cli, ["checkpoint", str(tmp_path / "scheduler.pt")]).output
+    assert "0 tensors" in text and "Nothing in it can be judged." in text
+    assert "tensor shape" not in text and "parameters and buffers" not in text
