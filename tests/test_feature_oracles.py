@@ -10,6 +10,7 @@ from scipy import stats
 
 from analyzer.features import compute
 from analyzer.features.robust import bend, bootstrap_slopes, running_median, window_medians
+from analyzer.memory import run_of
 from analyzer.model import Measurement, Missing, Run, Series
 
 LOSSES = ("train_loss", "val_loss")
@@ -363,3 +364,29 @@ def test_equal_accuracies_are_counted():
     assert value("class.train_accuracy_range", train_accuracy=[66, 67, 68, 67]) == pytest.approx(
         np.ptp(np.percentile([0.66, 0.67, 0.68, 0.67], [5, 95]))
     )
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=8, max_size=60))
+def test_the_floor_rise_compares_the_lowest_of_late_and_early(values):
+    late = len(values) // 4
+    expected = min(values[-late:]) / min(values[:-late]) - 1
+    assert value("val_loss.floor_rise", val_loss=values) == pytest.approx(expected, abs=1e-9)
+
+
+def test_upward_spikes_leave_the_floor_where_it_is():
+    curve = np.concatenate([falling(30, floor=0.5), np.full(30, 0.6)])
+    spiked = curve + np.where(np.arange(60) % 3 == 0, 2.0, 0.0)
+    assert value("val_loss.floor_rise", val_loss=spiked) == pytest.approx(
+        value("val_loss.floor_rise", val_loss=curve), abs=0.02
+    )
+
+
+def test_metrics_that_lost_and_scores_that_never_were_right_are_told():
+    up, turned = (
+        np.linspace(0.2, 0.8, 20),
+        np.concatenate([np.linspace(0.2, 0.8, 10), np.linspace(0.8, 0.5, 10)]),
+    )
+    assert compute(run_of({"val_accuracy": up, "val_f1": turned}))["class.metrics_lost"].value == 0.5
+    assert value("class.nothing_right", val_accuracy=np.zeros(6)) == 1
+    for rates, right in (([1.0, 1.0, 0.7, 0.6], 0), ([1.0, 1.0, 1.0, 0.99], 1)):
+        assert compute(run_of({"val_wer": rates}))["class.nothing_right"].value == right

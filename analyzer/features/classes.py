@@ -6,10 +6,11 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import percentiles
+from analyzer.features.robust import percentiles, running_median
 from analyzer.model import FloatArray, Measurement, Series
 
 BALANCED = ("f1", "recall", "balanced", "kappa", "mcc", "matthews", "auprc", "average_precision", "precision")
+ERROR_RATES = ("wer", "cer", "per", "ter", "error", "error_rate")
 
 
 def _class_series(context: Context) -> list[Series]:
@@ -126,3 +127,62 @@ def same_answer(context: Context) -> Value:
     curve = context.curve("val_metric")
     curve.need(5)
     return float(np.unique(curve.raw, return_counts=True)[1].max()) / curve.n
+
+
+@feature(
+    "class.metrics_lost",
+    "ratio",
+    "share of the held-out metrics of known direction that lost a tenth of their progress again by the end",
+    low=0,
+    high=1,
+    label="held-out metrics that got worse",
+)
+def metrics_lost(context: Context) -> Value:
+    """One metric may be at its best where a model that answers alike stands; rarely are all of them."""
+    found = [_lost(s) for s in _held_out(context) if s.direction in ("higher", "lower") and s.points >= 5]
+    if not found:
+        raise Unavailable("no held-out metric of known direction was logged five times", ("val_metric",))
+    return float(np.mean(np.array(found) >= 0.1))
+
+
+def _held_out(context: Context) -> list[Series]:
+    return [s for role in ("val_metric", "val_accuracy") for s in context.run.by_role(role)]
+
+
+def _lost(series: Series) -> float:
+    """Share of the way from start or end to the best level that is lost at the end."""
+    values = series.values[np.isfinite(series.values)]
+    if len(values) < 5:
+        return 0.0
+    cost = running_median(-values if series.direction == "higher" else values, 3)
+    end, best = float(np.median(cost[-max(3, len(cost) // 10) :])), float(np.min(cost))
+    span = max(float(cost[0]), end) - best
+    return (end - best) / span if span > 0 else 0.0
+
+
+@feature(
+    "class.nothing_right",
+    "flag",
+    "1 where every held-out score stays at its worst possible value: a score at 0, an error rate at 1",
+    low=0,
+    high=1,
+)
+def nothing_right(context: Context) -> Value:
+    """From the second evaluation on, within 2 %; at least four evaluations."""
+    worst = [_at_worst(s) for s in _held_out(context) if s.points >= 4]
+    told = [held for held in worst if held is not None]
+    if not told:
+        raise Unavailable("no held-out score with a known worst value was logged", ("val_metric",))
+    return float(all(told))
+
+
+def _at_worst(series: Series) -> bool | None:
+    """None where the worst value is not known."""
+    values = series.values[np.isfinite(series.values)][1:]
+    if not len(values):
+        return None
+    if series.direction == "higher" and np.min(values) >= 0:
+        return bool(np.max(values) <= 0.02)
+    if series.direction == "lower" and series.subject in ERROR_RATES:
+        return bool(np.min(values) >= 0.98)
+    return None

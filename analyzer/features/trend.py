@@ -480,6 +480,27 @@ def rise_tau(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "floor_rise",
+    "ratio",
+    "how far even the best of the last quarter (of fewer than 8 points, third) of the {curve} lies above the best before "
+    "it, relative to that",
+    label="best of the last quarter above the best before",
+)
+def floor_rise(curve: Curve) -> Value:
+    """The lower envelope: blind to upward spikes, however many, and hardly moved by noise."""
+    curve.need(3)
+    late = curve.n // 4 if curve.n >= 8 else curve.n // 3
+    best, last = (float(np.min(part)) for part in (curve.cost[:-late], curve.cost[-late:]))
+    best, last = curve.to_raw(best), curve.to_raw(last)
+    if curve.direction == "higher":
+        best, last = _error(curve, best), _error(curve, last)
+    if best <= 0:
+        raise Unavailable(f"the best {curve.role} is not positive, so a relative rise means nothing", ())
+    at = float(curve.steps[int(np.argmin(curve.cost[:-late]))])
+    return curve.over(at, float(curve.steps[-1]), last / best - 1)
+
+
+@curve_feature(
     "rise_trend_z",
     "sigma",
     "significance of the {curve}'s trend over all that follows its best point; positive means getting worse",
