@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from analyzer.model import Scalar
 
@@ -114,6 +115,7 @@ def canonical(hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return found
 
 
+@lru_cache(maxsize=4096)  # runs of one project share their names
 def split(key: str) -> tuple[str, ...]:
     """``Trainer/maxEpochs`` -> ("trainer", "max_epochs")."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,7 @@ def audit_command(paths: tuple[str, ...], **given: Any) -> None:
     Exit codes: 0 nothing at or above --fail-on; 1 something was;
     2 wrong usage, a broken rule or an unusable ledger; 3 nothing could be read.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's start costs half without its threads
     from analyzer.auditing.course import audit
     from analyzer.auditing.progress import Progress
 

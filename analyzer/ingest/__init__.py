@@ -44,7 +44,12 @@ def ingestor_for(path: Path, head: bytes) -> Ingestor | None:
 def _in_turn() -> Iterator[Ingestor]:
     """As ``ingestors``, each imported when it is asked for: most folders need only the first few."""
     for _, name, plugin in _order():
-        yield plugin or cast(Ingestor, importlib.import_module(f"{__name__}.{name}"))
+        yield plugin or _module(name)
+
+
+@cache
+def _module(name: str) -> Ingestor:
+    return cast(Ingestor, importlib.import_module(f"{__name__}.{name}"))
 
 
 @cache

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from analyzer.hyperparameters import NUMBERS, split
 from analyzer.model import Member, Scalar
 
 # Where a run writes, on what it ran, what it is called: nothing that training depends on.
-INCIDENTAL = re.compile(
+# Compiled when it is first asked for, which takes longer than to import all else beside it.
+INCIDENTAL = (
     r"(\w+_)?(dir|directory|path|file|filename|folder|root|prefix|suffix)|(log|save|out|output|ckpt|cache)(_\w+)?|"
     r"((run|exp|expt|experiment|trial|job|task|session|slurm|wandb|mlflow|display|version)_?)?"
     r"(name|id|uid|uuid|version|number|no|tag|tags|notes|group|desc|description|comment)|"
@@ -17,9 +19,7 @@ INCIDENTAL = re.compile(
     r"(local_|global_|node_)?rank|world_size|device|devices|gpu|gpus|gpu_ids?|cuda|num_workers|n_?workers|workers|"
     r"n_jobs|verbose|verbosity|debug|quiet|entity|project|resume\w*|print_\w+|report_to|user|username|command|argv"
 )
-MEANT = re.compile(
-    r"(\w+_)?(model|network|tokenizer|dataset|data|pretrained)\w*_(path|name|dir|file|version|id)"
-)
+MEANT = r"(\w+_)?(model|network|tokenizer|dataset|data|pretrained)\w*_(path|name|dir|file|version|id)"
 SEEDS = frozenset(NUMBERS["seed"])
 
 Value = tuple[str, str]
@@ -34,10 +34,11 @@ def configuration(hyperparameters: Mapping[str, Scalar]) -> frozenset[Value]:
     )
 
 
+@lru_cache(maxsize=4096)
 def matters(key: str) -> bool:
     """Whether training can depend on it, by its name; ``_name_or_path`` of a model does."""
     last = split(key)[-1].lstrip("_")
-    return bool(MEANT.fullmatch(last) or last == "name_or_path" or not INCIDENTAL.fullmatch(last))
+    return bool(re.fullmatch(MEANT, last) or last == "name_or_path" or not re.fullmatch(INCIDENTAL, last))
 
 
 def is_seed(key: str) -> bool:
