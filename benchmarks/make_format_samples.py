@@ -10,6 +10,7 @@ values that went in, collected from the library's own callbacks and not from its
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import math
@@ -17,10 +18,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -669,6 +673,74 @@ def keras_tensorboard(folder: Path) -> Truth:
         }
         for part, prefix in (("train", ""), ("validation", "val_"))
     }
+
+
+# --- parts of trainers that write the log, without the training around them ---------------------
+
+
+@maker("Ultralytics' trainer", "ultralytics")
+def ultralytics(folder: Path) -> Truth:
+    version = metadata.version
+    metadata.version = lambda name: "0.0" if name == "torchvision" else version(name)  # asked for, not used
+    try:
+        from ultralytics.engine.trainer import BaseTrainer
+    finally:
+        metadata.version = version
+    rows = []
+    for row in descent():
+        losses = {f"{part}/{term}_loss": row[f"{part}_loss"] * k for part in ("train", "val")
+                  for k, term in enumerate(("box", "cls", "dfl"), 1)}  # fmt: skip
+        told = {
+            f"metrics/{name}(B)": 1 / (1 + row["val_loss"] + k)
+            for k, name in enumerate(("mAP50", "mAP50-95"))
+        }
+        rows.append({**losses, **told, **{f"lr/pg{k}": 0.01 / (1 + row["epoch"]) for k in range(3)}})
+        trainer = SimpleNamespace(
+            csv=folder / "results.csv",
+            epoch=row["epoch"],
+            train_time_start=time.time() - 9 * (row["epoch"] + 1),
+        )
+        BaseTrainer.save_metrics(trainer, rows[-1])
+    shown = {
+        tag: curve([float(f"{row[tag]:.6g}") for row in rows], range(1, len(rows) + 1)) for tag in rows[0]
+    }
+    return {"results.csv": shown}
+
+
+@maker("Flair's LossFilePlugin", "flair")
+def flair(folder: Path) -> Truth:
+    _without_its_start("flair", "flair.trainers", "flair.trainers.plugins", "flair.trainers.plugins.loggers")
+    with mock.patch.dict(
+        sys.modules, dict.fromkeys(("flair.data", "sklearn", "sklearn.metrics"), mock.MagicMock())
+    ):
+        from flair.trainers.plugins.loggers.loss_file import LossFilePlugin
+        from flair.trainers.plugins.metric_records import MetricRecord
+    plugin, rows, rates = LossFilePlugin(folder, 0), [], []
+    for row in descent():
+        epoch = row["epoch"] + 1
+        plugin.before_training_epoch(epoch=epoch)
+        rows.append({("train", "loss"): row["train_loss"], ("dev", "loss"): row["val_loss"],
+                     ("dev", "micro avg", "f1-score"): 1 / (1 + row["val_loss"])})  # fmt: skip
+        rates.append(0.1 / epoch)
+        for name, value in rows[-1].items():
+            plugin.metric_recorded(MetricRecord.scalar(name, value, epoch))
+        plugin.metric_recorded(MetricRecord.scalar("bad_epochs", 0, epoch))
+        plugin.metric_recorded(MetricRecord.scalar_list("learning_rate", [rates[-1]], epoch))
+        plugin.after_evaluation(epoch=epoch)
+    columns = {"LEARNING_RATE": rates}
+    for name, tag in zip(rows[0], ("TRAIN_LOSS", "DEV_LOSS", "DEV_F1"), strict=True):
+        columns[tag] = [row[name] for row in rows]
+    steps = range(1, len(rows) + 1)
+    return {"loss.tsv": {tag: curve(rounded(values, 4), steps) for tag, values in columns.items()}}
+
+
+def _without_its_start(*packages: str) -> None:
+    """Make packages importable without running their ``__init__``, which loads all that they can do."""
+    (root,) = importlib.util.find_spec(packages[0]).submodule_search_locations or [""]
+    for name in packages:
+        package = ModuleType(name)
+        package.__path__ = [str(Path(root).joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
 
 
 def named(folder: Path) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from analyzer.errors import IngestError
 from analyzer.ingest import json_rows, jsonlines
 from analyzer.model import Reading, Series
+from analyzer.roles import assign_roles
 
 Row = Mapping[str, object]
 
@@ -90,6 +91,33 @@ def test_mmengine_evaluation_rows_hold_the_epoch_as_their_step(tmp_path: Path) -
     found = curves(read(tmp_path, rows, "scalars.json"))
     assert found["val/accuracy/top1"].steps.tolist() == [100, 201, 302, 403, 504]
     assert found["train/loss"].steps.tolist() == [100, 201, 302, 403, 504]
+
+
+def test_detectron2_counts_iterations_and_evaluates_in_rows_of_their_own(tmp_path: Path) -> None:
+    """Its keys are sorted, the counter stands among them; a size without a box is evaluated as NaN."""
+    text = ""
+    for i in range(19, 100, 20):
+        row = {
+            "data_time": 0.01, "eta_seconds": 9.0 - i / 20, "fast_rcnn/cls_accuracy": 0.9, "iteration": i,
+            "loss_box_reg": 1 / i, "loss_cls": 2 / i, "loss_rpn_cls": 0.1 / i, "loss_rpn_loc": 0.2 / i, "lr": i / 5000,
+            "rank_data_time": 0.01, "roi_head/num_bg_samples": 110.5, "rpn/num_pos_anchors": 12.0, "time": 0.2,
+            "total_loss": 3.3 / i,
+        }  # fmt: skip
+        text += json.dumps(row, sort_keys=True) + "\n"
+        if i in (59, 99):
+            text += f'{{"bbox/AP": {i / 4}, "bbox/AP-person": 40.5, "bbox/AP50": {i / 3}, "bbox/APs": NaN, "iteration": {i}}}\n'
+    reading = read(tmp_path, text, "metrics.json")
+    found = curves(reading)
+    assert not reading.problems and jsonlines.claims(Path("metrics.json"), text[:4096].encode())
+    assert found["total_loss"].steps.tolist() == [19, 39, 59, 79, 99]
+    assert found["total_loss"].values.tolist() == [3.3 / i for i in range(19, 100, 20)]
+    assert found["bbox/AP"].steps.tolist() == [59, 99] and found["bbox/AP"].values.tolist() == [14.75, 24.75]
+    assert np.isnan(found["bbox/APs"].values).all() and found["bbox/APs"].points == 2
+    assert "iteration" not in found
+    roles = {tag: match.role for tag, match in assign_roles(list(found)).items()}
+    assert [roles[tag] for tag in ("total_loss", "loss_cls", "bbox/AP", "lr")] == [
+        "train_loss", "train_loss_part", "val_metric", "learning_rate",
+    ]  # fmt: skip
 
 
 def test_git_conflict_markers_cost_nothing_but_the_other_side(tmp_path: Path) -> None:
