@@ -341,6 +341,7 @@ def assign_roles(tags: Sequence[str], overrides: Mapping[str, str] | None = None
     _tell_classes_by_number(drafts)
     _let_metric_stand_in(drafts)
     _give_bare_metrics_to_held_out_data(drafts, parsed)
+    _leave_twins_to_training(drafts, parsed)
     matches = {tag: draft.match for tag, draft in drafts.items()}
     return _overridden(matches, overrides, parsed) if overrides else matches
 
@@ -467,6 +468,14 @@ def _give_bare_metrics_to_held_out_data(drafts: dict[str, _Draft], parsed: Mappi
         bare = not parsed[tag].split and _quantity(draft) not in told
         if bare and draft.match.role in ("train_accuracy", "train_metric", "train_class_metric"):
             _change(drafts, tag, draft.match.role.replace("train", "val"))
+
+
+def _leave_twins_to_training(drafts: dict[str, _Draft], parsed: Mapping[str, _Parsed]) -> None:
+    """A bare metric beside the same one named for validation was measured in training, whatever it is."""
+    told = {_quantity(draft) for tag, draft in drafts.items() if parsed[tag].split == "val"}
+    for tag, draft in drafts.items():
+        if not parsed[tag].split and draft.match.role == "val_metric" and _quantity(draft) in told:
+            _change(drafts, tag, "train_metric")
 
 
 def _quantity(draft: _Draft) -> tuple[str, str]:
