@@ -85,9 +85,18 @@ def test_junit_fails_the_sick_runs(found: Audit, tmp_path: Path) -> None:
 
 def test_the_terminal_gets_counts_findings_and_no_control_characters(found: Audit) -> None:
     text = summary.render(found, width=100)
-    assert "7 runs: 4 warning, 3 healthy" in text and "8 read" in text
+    assert "7 runs: 4 warning, 3 healthy" in text and "8 logs read" in text
     assert re.search(r"overfitting +4 +57%", text)
     assert "\u202e" not in text and "\\u202e" in text
+
+
+def test_the_end_of_a_long_name_is_seen_on_a_narrow_terminal(tmp_path: Path, in_process: None) -> None:
+    overfitting(
+        tmp_path / "runs" / "a-project-of-some-length" / "lightning_logs_of_it" / "version_17" / "log.csv"
+    )
+    overfitting(tmp_path / "runs" / "b" / "log.csv")
+    text = summary.render(audit([tmp_path / "runs"], Options(ledger=tmp_path / "l")), width=60)
+    assert re.search(r"version_17 +overfitting", text)
 
 
 # --------------------------------------------------------------------------- the page

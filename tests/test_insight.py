@@ -13,7 +13,7 @@ from analyzer.insight import insight, member
 from analyzer.insight.association import adjusted, fisher, mann_whitney
 from analyzer.insight.configuration import configuration, matters
 from analyzer.model import Association, Best, Member, Run, Series, Severity, Waste
-from analyzer.report.comparison import sections
+from analyzer.report.comparison import names, sections
 
 TAGS = frozenset({"train/loss", "val/loss"})
 
@@ -247,3 +247,11 @@ def test_many_sentences_are_cut_with_their_number() -> None:
     runs = [a_member(i, lr=0.1 * (i // 2), seed=i) for i in range(20)]
     lines = dict(sections(insight(runs)))["Seeds of one configuration"]
     assert lines[-1] == "… and 5 more like these"
+
+
+def test_a_folder_that_runs_share_is_named_once() -> None:
+    assert names(["sweep/a/run1", "sweep/a/run2"]) == "run1, run2 in sweep/a"
+    assert names(["sweep/a", "sweep/b", "sweep/c", "sweep/d"]) == "a, b, c and 1 more in sweep"
+    assert names(["s/a", "s/b", "s/c", "other/d"]) == "s/a, s/b, s/c and 1 more"
+    assert names(["sweep/a", "swept/a"]) == "sweep/a, swept/a"
+    assert names(["sweep/a"]) == "sweep/a"

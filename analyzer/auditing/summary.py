@@ -71,10 +71,10 @@ def sentence(audit: Audit) -> str:
 
 
 def work(audit: Audit) -> str:
-    """``12 read, 9,988 unchanged, in 4 s``: what this audit had to do."""
+    """``12 logs read, 9,988 unchanged, in 4 s``: what this audit had to do."""
     done = audit.counts
     parts = [
-        (done.read, "read"),
+        (done.read, "logs read"),
         (done.judged, "judged anew by changed rules"),
         (done.unchanged, "unchanged"),
         (done.failed, "given up"),
@@ -165,6 +165,6 @@ def _table(*justified: Literal["left", "right"]) -> Table:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in justified:
-        table.add_column(justify=justify)
+    for place, justify in enumerate(justified, start=1):
+        table.add_column(justify=justify, no_wrap=place < len(justified))  # the last one gives way
     return table

@@ -11,15 +11,14 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from analyzer.model import Association, Cohort, Insight, Member, Problem, Scalar
+from analyzer.model import Association, Cohort, Insight, Member, Prevalence, Problem, Scalar
 from analyzer.report import comparison, wording
 from analyzer.report.escape import clip, plain_block
-from analyzer.report.html import digest, markup, shown
+from analyzer.report.html import markup, policy, scripts, styles, template
 
 VERDICTS = wording.VERDICTS
 CHUNK = 50  # runs whose details are unpacked together
@@ -234,22 +233,21 @@ def _embedded(data: Mapping[str, Any]) -> str:
 
 
 def _page(head: Head, data: Mapping[str, Any], whole: bool = True) -> str:
-    css = "\n".join(_asset(name) for name in ("page/theme.css", "page/page.css", "audit/audit.css"))
-    names = ("audit/packed.js", "page/elements.js", "page/theme.js", "audit/runs.js", "audit/drawer.js")
-    script = '"use strict";\n(() => {\n' + "\n".join(_asset(name) for name in names) + "})();\n"
+    css = styles(("page/theme", "page/page", "audit/audit"))
+    script = scripts(("audit/packed", "page/elements", "page/theme", "audit/runs", "audit/drawer"))
     insight = head.insight
     shown = len(data["name"])
-    text: str = _template().render(
+    text: str = template("audit/audit").render(
         title=head.title,
         headline=head.headline,
         work=head.work,
         worst=next((v for v in VERDICTS if head.counts.get(v)), "not-assessed"),
         counts={v: head.counts[v] for v in VERDICTS if head.counts.get(v)},
-        policy=_policy(css, script),
+        policy=policy(css, script),
         css=markup(css),
         script=markup(script),
         data=markup(_embedded(data)),
-        prevalence=[_bar(p) for p in insight.prevalence[:BARS]] if whole else [],
+        prevalence=_bars(insight.prevalence[:BARS]) if whole else [],
         first_bars=FIRST_BARS,
         sections=comparison.sections(insight) if whole else [],
         strips=list(_strips(insight, head.members)) if whole else [],
@@ -265,16 +263,20 @@ def _page(head: Head, data: Mapping[str, Any], whole: bool = True) -> str:
     return text
 
 
-def _bar(found: Any) -> dict[str, Any]:
-    share = found.runs / found.of
-    return {
-        "rule": found.rule,
-        "severity": found.severity,
-        "runs": found.runs,
-        "of": found.of,
-        "share": f"{share:.1%}",
-        "width": f"{100 * share:.2f}",
-    }
+def _bars(prevalence: Sequence[Prevalence]) -> list[dict[str, Any]]:
+    """Each finding's share in words, and as a bar: the most frequent one's is full."""
+    most = max((found.runs for found in prevalence), default=1)
+    return [
+        {
+            "rule": found.rule,
+            "severity": found.severity,
+            "runs": found.runs,
+            "of": found.of,
+            "share": f"{found.runs / found.of:.1%}",
+            "width": f"{100 * found.runs / most:.2f}",
+        }
+        for found in prevalence
+    ]
 
 
 def _cohort(cohort: Cohort) -> dict[str, Any]:
@@ -352,39 +354,3 @@ def _row(label: str, y: int, verdict: str, places: Sequence[float]) -> dict[str,
     every = -(-len(places) // DOTS) or 1
     dots = [{"x": f"{x:.1f}", "y": y + (k * 7) % 19 - 9} for k, x in enumerate(places[::every])]
     return {"label": label, "y": y, "verdict": verdict, "dots": dots}
-
-
-# --------------------------------------------------------------------------- template
-
-
-def _policy(css: str, script: str) -> str:
-    """A content security policy under which nothing but these two texts has any effect."""
-    parts = (
-        "default-src 'none'",
-        f"style-src '{digest(css)}'",
-        f"script-src '{digest(script)}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
-    return "; ".join(parts)
-
-
-def _asset(name: str) -> str:
-    return resources.files("analyzer.report").joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
-
-
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        name=lambda text: clip(text, 200),
-        word=wording.VERDICT_WORDS.__getitem__,
-        icon=wording.ICONS.__getitem__,
-        thousands=lambda count: f"{count:,}",
-    )
-    return environment.from_string(_asset("audit/audit.html.j2"))

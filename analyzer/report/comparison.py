@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from analyzer.model import Association, Cohort, Insight, Outlier, Replicates, WasteTotal, Winner
 from analyzer.report.wording import counted, number, percent
@@ -48,9 +49,20 @@ def few(sentences: Sequence[str]) -> list[str]:
 
 
 def names(runs: Sequence[str]) -> str:
+    """The first few; a folder that all of them lie in is named once."""
     rest = len(runs) - NAMED
-    shown = ", ".join(runs[:NAMED])
-    return shown if rest <= 0 else f"{shown} and {rest} more"
+    folder = _shared_folder(runs)
+    shown = ", ".join(run[len(folder) :] for run in runs[:NAMED])
+    within = f" in {folder.rstrip('/')}" if folder else ""
+    return (shown if rest <= 0 else f"{shown} and {rest} more") + within
+
+
+def _shared_folder(runs: Sequence[str]) -> str:
+    """With its last slash; "" for one run, and where there is none."""
+    if len(runs) < 2:
+        return ""
+    levels = zip(*(run.split("/")[:-1] for run in runs), strict=False)
+    return "".join(f"{level[0]}/" for level in takewhile(lambda level: len(set(level)) == 1, levels))
 
 
 def _waste(waste: WasteTotal) -> Iterator[str]:

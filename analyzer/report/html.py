@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,14 @@ SUMMARIES = 3  # findings of a run that the summary without scripts tells
 
 
 def render(report: Report, *, title: str = "Training report", **_: object) -> str:
-    css = "\n".join(_asset(f"{name}.css") for name in STYLES)
-    script = '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
-    return _template().render(
+    css = styles(f"page/{name}" for name in STYLES)
+    script = scripts(f"page/{name}" for name in SCRIPTS)
+    return template("page/page").render(
         title=title,
         css=markup(css),
         script=markup(script),
         data=markup(embedded(report)),
-        policy=_policy(css, script),
+        policy=policy(css, script, "img-src data:"),
         version=report.version,
         headline=_headline(report),
         worst=_worst(report),
@@ -83,8 +84,38 @@ def _worst(report: Report) -> Verdict:
     return next((v for v, n in wording.verdict_counts(report).items() if n), "not-assessed")
 
 
-def _policy(css: str, script: str) -> str:
-    """A content security policy under which nothing but these two texts has any effect.
+# --------------------------------------------------------------------------- what every page is made of
+
+
+def styles(names: Iterable[str]) -> str:
+    return "\n".join(_asset(f"{name}.css") for name in names)
+
+
+def scripts(names: Iterable[str]) -> str:
+    return '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in names) + "})();\n"
+
+
+def template(name: str) -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        name=lambda text: clip(text, NAME_LENGTH),
+        word=wording.VERDICT_WORDS.__getitem__,
+        icon=wording.ICONS.__getitem__,
+        thousands=lambda count: f"{count:,}",
+    )
+    return environment.from_string(_asset(f"{name}.html.j2"))
+
+
+def _asset(name: str) -> str:
+    return resources.files("analyzer.report").joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
+
+
+def policy(css: str, script: str, *more: str) -> str:
+    """A content security policy under which nothing but these two texts, and ``more``, has any effect.
 
     Trusted types are asked for and none is allowed: not even our script can turn text into markup.
     """
@@ -92,7 +123,7 @@ def _policy(css: str, script: str) -> str:
         "default-src 'none'",
         f"style-src '{digest(css)}'",
         f"script-src '{digest(script)}'",
-        "img-src data:",
+        *more,
         "base-uri 'none'",
         "form-action 'none'",
         "require-trusted-types-for 'script'",
@@ -103,25 +134,6 @@ def _policy(css: str, script: str) -> str:
 
 def digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _asset(name: str) -> str:
-    path = resources.files("analyzer.report").joinpath("assets", "page", name)
-    return path.read_text(encoding="utf-8")
-
-
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        name=lambda text: clip(text, NAME_LENGTH),
-        word=wording.VERDICT_WORDS.__getitem__,
-        icon=wording.ICONS.__getitem__,
-    )
-    return environment.from_string(_asset("page.html.j2"))
 
 
 def shown(value: object) -> object:
