@@ -285,6 +285,26 @@ def lacking_state(context: Context) -> Value:
 
 
 @feature(
+    "optimizer.left_out",
+    "count",
+    "weight matrices without optimizer state between others that have it, where these are the most",
+    low=0,
+    label="left out by the optimizer",
+)
+def left_out(context: Context) -> Value:
+    """What is frozen on purpose lies at one end, or is nearly everything (adapters); norms often are."""
+    lacking = set(without_state(context.last_checkpoint))
+    names = [s.name for s in _matrices(context)]
+    held = [i for i, name in enumerate(names) if name not in lacking]
+    if len(names) < 3 or len(held) < 0.6 * len(names):
+        raise Unavailable(
+            "fewer than three weight matrices, or most of them without state", ("optimizer_state",)
+        )
+    between = tuple(name for name in names[held[0] : held[-1]] if name in lacking)
+    return Measurement(float(len(between)), where=between[0] if between else "", items=between)
+
+
+@feature(
     "optimizer.layer_ratio",
     "ratio",
     "RMS gradient of the first third of the weight matrices over the last third, from the optimizer's state",
