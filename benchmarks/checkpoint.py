@@ -89,7 +89,8 @@ child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
 last = child.stdout.read().splitlines()[-1:]
 _, status, usage = os.wait4(child.pid, 0)
 seconds = time.perf_counter() - start
-print(json.dumps([status, seconds, usage.ru_maxrss / 1024, last[0].decode() if last else ""]))
+work = usage.ru_utime + usage.ru_stime
+print(json.dumps([status, seconds, work, usage.ru_maxrss / 1024, last[0].decode() if last else ""]))
 """
 
 
@@ -152,23 +153,32 @@ def write(kind: str, gigabytes: float, folder: Path) -> Path:
 # --- times and memory --------------------------------------------------------------------------------
 
 
-def process(command: list[str]) -> tuple[float, float, str]:
-    """Seconds of a fresh process, its peak of resident memory in MB, and its last line.
+def process(command: list[str]) -> tuple[float, float, float, str]:
+    """Seconds of a fresh process, its seconds of processor time, its peak of memory in MB, its last line.
 
-    Started by a small process: a child's peak begins at what its parent held when it forked.
+    Started by a small process: a child's peak begins at what its parent held when it forked. Compiled
+    bytecode is used and written, as it is where the package is installed.
     """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     launched = [sys.executable, "-c", LAUNCHER, *command]
-    done = subprocess.run(launched, cwd=ROOT, capture_output=True, text=True, check=True)
-    status, wall, peak, last = json.loads(done.stdout)
+    done = subprocess.run(launched, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    status, wall, work, peak, last = json.loads(done.stdout)
     if status:
         raise SystemExit(f"{command} failed: {done.stderr}")
-    return wall, peak, last
+    return wall, work, peak, last
 
 
 def seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def clocked(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and seconds of processor time of all threads."""
+    work = time.process_time()
+    wall = seconds(action)
+    return wall, time.process_time() - work
 
 
 def read_plainly(checkpoint: Checkpoint) -> None:
@@ -191,26 +201,31 @@ def read_plainly(checkpoint: Checkpoint) -> None:
         thread.join()
 
 
-def in_turn(*actions: Callable[[], object], rounds: int = 5) -> list[float]:
+def in_turn(*actions: Callable[[], object], rounds: int = 9) -> list[tuple[float, float]]:
     """The best of several rounds of each action, taken alternately: a busy machine slows all alike."""
-    times = [[seconds(action) for action in actions] for _ in range(rounds)]
-    return [min(column) for column in zip(*times, strict=True)]
+    times = [[clocked(action) for action in actions] for _ in range(rounds)]
+    return [(min(c[0] for c in column), min(c[1] for c in column)) for column in zip(*times, strict=True)]
 
 
 def compare(kind: str, gigabytes: float, folder: Path) -> None:
     path = write(kind, gigabytes, folder)
     size = path.stat().st_size / 1e9
-    ours = [process([sys.executable, "-m", "analyzer", "checkpoint", str(path)]) for _ in range(3)][1:]
-    usual, usual_memory, ordering = process([sys.executable, "-c", USUAL, str(path)])
-    ours += [process([sys.executable, "-m", "analyzer", "checkpoint", str(path)]) for _ in range(2)]
+    command = [sys.executable, "-m", "analyzer", "checkpoint", str(path)]
+    ours = [process(command) for _ in range(4)][1:]
+    usual, usual_work, usual_memory, ordering = process([sys.executable, "-c", USUAL, str(path)])
+    ours += [process(command) for _ in range(3)]
     plain = usual - float(ordering)
-    best, peak = min(row[0] for row in ours), max(row[1] for row in ours)
+    best, work, peak = (column(row[k] for row in ours) for k, column in enumerate((min, min, max)))
     checkpoint = open_checkpoint(path)
-    reading, passing = in_turn(lambda: read_plainly(checkpoint), lambda: list(layer_stats(checkpoint)))
+    (reading, reading_work), (passing, passing_work) = in_turn(
+        lambda: read_plainly(checkpoint), lambda: list(layer_stats(checkpoint))
+    )
     print(
         f"{kind:12} {size:5.2f} GB | {usual:7.1f} s {usual_memory:6.0f} MB  without quantiles {plain:6.1f} s | "
         f"{best:6.2f} s {peak:5.0f} MB {usual / best:5.0f}x {plain / best:5.0f}x | "
-        f"pass {passing:6.3f} s, read {reading:6.3f} s: {reading / passing:4.0%}",
+        f"processor {usual_work:6.1f} s, {work:5.2f} s {usual_work / work:5.0f}x\n"
+        f"{'':12} pass {passing:6.3f} s, read {reading:6.3f} s: {reading / passing:4.0%}; "
+        f"processor {passing_work:6.3f} s, {reading_work:6.3f} s: {reading_work / passing_work:4.0%}",
         flush=True,
     )
     print(f"{'':12} {accuracy(checkpoint)}", flush=True)
@@ -219,8 +234,11 @@ def compare(kind: str, gigabytes: float, folder: Path) -> None:
 
 def memory(gigabytes: float, folder: Path) -> None:
     path = write("fp32", gigabytes, folder)
-    wall, peak, _ = process([sys.executable, "-m", "analyzer", "checkpoint", str(path)])
-    print(f"memory: {path.stat().st_size / 1e9:.2f} GB in {wall:.2f} s, peak {peak:.0f} MB", flush=True)
+    wall, work, peak, _ = process([sys.executable, "-m", "analyzer", "checkpoint", str(path)])
+    print(
+        f"memory: {path.stat().st_size / 1e9:.2f} GB in {wall:.2f} s, processor {work:.2f} s, peak {peak:.0f} MB",
+        flush=True,
+    )
     path.unlink()
 
 

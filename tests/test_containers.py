@@ -240,14 +240,26 @@ def test_quantised_tensors_are_what_they_stand_for(dtype: str, tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_scales_for_each_channel_are_said_not_to_be_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(2, 4), (6, 4, 3), (0, 4)], ids=str)
+def test_scales_for_each_channel_are_those_of_its_row(shape: tuple[int, ...], tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    scales, zeros = torch.tensor([0.1, 0.2]), torch.tensor([0, 1])
-    tensor = torch.quantize_per_channel(torch.randn(2, 4), scales, zeros, 0, torch.qint8)
+    scales, zeros = torch.rand(shape[0]).double() / 50 + 0.01, torch.arange(shape[0]) - 2
+    tensor = torch.quantize_per_channel(torch.randn(shape), scales, zeros, 0, torch.qint8)
+    torch.save({"w": tensor, "b": torch.ones(2)}, tmp_path / "c.pt")
+    refs = found(open_checkpoint(tmp_path / "c.pt"))
+    assert refs["w"].dtype == "qint8"
+    np.testing.assert_array_equal(values(refs["w"], 16), tensor.dequantize().numpy())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scales_along_another_axis_are_said_not_to_be_measured(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    scales, zeros = torch.full((4,), 0.1), torch.arange(4)
+    tensor = torch.quantize_per_channel(torch.randn(2, 4), scales, zeros, 1, torch.qint8)
     torch.save({"w": tensor, "b": torch.ones(2)}, tmp_path / "c.pt")
     checkpoint = open_checkpoint(tmp_path / "c.pt")
-    assert next(ref.name for ref in checkpoint.tensors if ref.group == "model") == "b"
-    assert any("each channel" in problem.message for problem in checkpoint.problems)
+    assert [ref.name for ref in checkpoint.tensors if ref.group == "model"] == ["b"]
+    assert any("not measured" in problem.message for problem in checkpoint.problems)
 
 
 # --- DeepSpeed, laid out as its documentation says ---------------------------------------------------------

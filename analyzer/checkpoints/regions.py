@@ -282,6 +282,25 @@ class ScaledBlocks:
 
 
 @dataclass(frozen=True, slots=True)
+class RowScaledBlocks:
+    """The same with a scale and a zero point for each index of the first axis."""
+
+    whole: StoredBlocks
+    scales: StoredBlocks
+    zeros: StoredBlocks
+
+    def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
+        if 0 in self.whole.shape:
+            return
+        scales, zeros = (np.concatenate(list(part(limit))) for part in (self.scales, self.zeros))
+        row, position = element_count(self.whole.shape[1:]), 0
+        for block in self.whole(max(1, limit // 8) * DTYPES[self.whole.dtype].size):
+            index = (position + np.arange(len(block))) // row
+            yield ((block.astype(np.int64) - zeros[index]) * scales[index]).astype(np.float32)
+            position += len(block)
+
+
+@dataclass(frozen=True, slots=True)
 class TiledBlocks:
     """A tensor of ``shape`` kept as boxes: each tile lies at its offsets, and they cover it once.
 

@@ -11,6 +11,7 @@ from analyzer.checkpoints.regions import (
     QUANTISED,
     Blocks,
     Region,
+    RowScaledBlocks,
     ScaledBlocks,
     StoredBlocks,
     element_count,
@@ -164,18 +165,41 @@ def _rebuild_tensor_v3(args: tuple[object, ...]) -> object:
 
 
 def _rebuild_quantised(args: tuple[object, ...]) -> object:
-    """``_rebuild_qtensor(storage, offset, size, stride, (scheme, scale, zero point), …)``."""
+    """``_rebuild_qtensor(storage, offset, size, stride, (scheme, scale, zero point[, axis]), …)``."""
     tensor = _tensor(args[0], args[1], args[2], args[3]) if len(args) >= 5 else NotImplemented
     if not isinstance(tensor, StoredTensor) or tensor_fault(tensor):
         return tensor
     scheme, *facts = args[4] if isinstance(args[4], tuple) and args[4] else (None,)
-    if isinstance(scheme, Reference) and scheme.name == "per_tensor_affine" and len(facts) == 2:
-        scale, zero = facts
-        if isinstance(scale, float) and isinstance(zero, int):
-            dtype = next((name for name, stored in QUANTISED.items() if stored == tensor.dtype), tensor.dtype)
-            return placed_tensor(tensor.shape, dtype, ScaledBlocks(stored_blocks(tensor), scale, zero))
-    tensor.storage = replace(tensor.storage, fault="quantised with a scale for each channel: not measured")
-    return tensor
+    name = scheme.name if isinstance(scheme, Reference) else ""
+    blocks = _scaled(tensor, facts) if name == "per_tensor_affine" else None
+    blocks = _scaled_by_row(tensor, facts) if name == "per_channel_affine" else blocks
+    if blocks is None:
+        tensor.storage = replace(tensor.storage, fault="quantised in a way that is not known: not measured")
+        return tensor
+    dtype = next((name for name, stored in QUANTISED.items() if stored == tensor.dtype), tensor.dtype)
+    return placed_tensor(tensor.shape, dtype, blocks)
+
+
+def _scaled(tensor: StoredTensor, facts: list[object]) -> Blocks | None:
+    match facts:
+        case [float(scale), int(zero)]:
+            return ScaledBlocks(stored_blocks(tensor), scale, zero)
+    return None
+
+
+def _scaled_by_row(tensor: StoredTensor, facts: list[object]) -> Blocks | None:
+    """Where the channels are the first axis, as those of weights are."""
+    match facts:
+        case [StoredTensor() as scales, StoredTensor() as zeros, 0] if tensor.shape:
+            if _row(scales, "float64", tensor) and _row(zeros, "int64", tensor):
+                return RowScaledBlocks(stored_blocks(tensor), stored_blocks(scales), stored_blocks(zeros))
+    return None
+
+
+def _row(found: StoredTensor, dtype: str, tensor: StoredTensor) -> bool:
+    """A number of that type for each channel, none of them made up by a stride of zero."""
+    fits = found.dtype == dtype and found.shape == tensor.shape[:1] and found.strides == (1,)
+    return fits and not isinstance(found, PlacedTensor) and not tensor_fault(found)
 
 
 def _rebuild_parameter(args: tuple[object, ...]) -> object:
