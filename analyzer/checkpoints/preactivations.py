@@ -27,6 +27,7 @@ PINNED = 4.0  # pre-activation at which a sigmoid is 0.982 and a tanh 0.9993
 _MAX_VECTOR = 1 << 20
 _FEWEST_INPUTS = 8  # weights of one sign are common by chance among fewer
 _MOST_ELEMENTS = 1 << 23  # of the weights that certificates are looked for in, altogether
+_FEW = 1 << 16  # bytes at a time: larger arrays would be fetched from the system and given back each time
 _PROBES = 64
 _SEED = 0
 
@@ -125,7 +126,7 @@ def _signed_sums(weight: TensorRef) -> tuple[FloatArray, FloatArray]:
     """Σ max(w, 0) and Σ max(−w, 0) of each output unit."""
     up, down, position = np.zeros(weight.shape[0]), np.zeros(weight.shape[0]), 0
     length = weight.count // weight.shape[0]
-    for block in weight.blocks(BLOCK):
+    for block in weight.blocks(_FEW):
         values = block.astype(np.float64)
         add_by_row(up, np.maximum(values, 0), position, length)
         add_by_row(down, np.maximum(-values, 0), position, length)
@@ -283,7 +284,7 @@ def _image_transposed(weight: TensorRef) -> FloatArray:
 
 def _row_bands(weight: TensorRef) -> Iterator[NDArray[Any]]:
     columns, kept = element_count(weight.shape[1:]), np.zeros(0, np.float32)
-    for block in weight.blocks(BLOCK):
+    for block in weight.blocks(_FEW):
         kept = np.concatenate([kept, block.astype(np.float32)])
         whole = len(kept) // columns * columns
         if whole:
