@@ -8,6 +8,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -833,6 +834,19 @@ def test_the_same_bit_flipped_in_every_record_of_a_file_like_one_before(folder: 
         flipped.append(record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :])
     with familiar(folder, regular_events()):
         read_both_ways(folder, b"".join(flipped))
+
+
+def test_several_threads_read_files_like_ones_before(folder: Path, tmp_path: Path) -> None:
+    paths = []
+    for k in range(24):
+        events = (regular_events, irregular_events, tensor_events)[k % 3]()
+        paths.append(tmp_path / f"events.out.tfevents.{k}.host")
+        paths[-1].write_bytes(Sample(other_numbers(events, k)).whole)
+    with pytest.MonkeyPatch.context() as patch:
+        slow = [slowly(patch, path) for path in paths]
+    with familiar(folder, regular_events()), ThreadPoolExecutor(8) as pool:
+        for fast, expected in zip(pool.map(tensorboard.read, paths * 3), slow * 3, strict=True):
+            same_readings(fast, expected)
 
 
 def test_files_unlike_each_other_teach_little(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,14 +93,14 @@ def take(file: FileIO, log: Log, damage: records.Damage, read: ReadSingly) -> in
     file.seek(0)
     if file.readinto(data.data[MARGIN : MARGIN + size]) < size:
         return 0
-    for k, form in enumerate(FORMS):
+    for form in tuple(FORMS):
         headers = _headers(data, size, form)
         if not headers:
             continue
         count, same_steps = _alike(data[headers[-1] : MARGIN + size], form)
         if not count or form.ends[count - 1] < ENOUGH * size:
             continue
-        FORMS.insert(0, FORMS.pop(k))
+        _keep(form)
         leading = [(low + HEADER, high - FOOTER) for low, high in pairwise(headers)]
         rest, base = data[headers[-1] :], headers[-1] - MARGIN
         columns = form.columns if count == len(form.ends) else form.columns.first(count)
@@ -199,8 +199,12 @@ def learn(window: Window) -> None:
     some = slice(first, first + 1 + int(breaks[0]) if len(breaks) else len(starts))
     if len(starts[some]) >= FEWEST:
         part = Sorted(found.step_bytes[some], found.classes[some], found.layouts)
-        FORMS.insert(0, _form(window.data, starts[some], lengths[some], part))
-        del FORMS[MOST_FORMS:]
+        _keep(_form(window.data, starts[some], lengths[some], part))
+
+
+def _keep(form: Form) -> None:
+    """Put a form in front, in one step: other threads may read files too."""
+    FORMS[:] = [form, *(other for other in FORMS if other is not form)][:MOST_FORMS]
 
 
 def _is_due(window: Window) -> bool:
