@@ -1,6 +1,8 @@
 """Fits the confidence of findings on the tuning part of the corpus: analyzer/rulebook/confidence.json.
 
-    python -m benchmarks.calibrate CORPUS [--check]     with --check, nothing is written
+    python -m benchmarks.calibrate CORPUS... [--check]     with --check, nothing is written
+
+Several corpora count together: the usual one and further turns of its tuning part (``--part tune --seeds 5``).
 
 Per rule, warnings of its that are right and wrong (as :mod:`benchmarks.diagnosis` counts them). How much a
 rule's own estimate is worth against these counts, and what a margin says, are chosen so that runs of a program
@@ -85,11 +87,11 @@ def written(fitted: Calibration, provenance: dict[str, object]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("corpus", type=Path)
+    parser.add_argument("corpus", type=Path, nargs="+")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    scored = score_corpus(given.corpus, labels_of(given.corpus), jobs=given.jobs)
+    scored = [s for c in given.corpus for s in score_corpus(c, labels_of(c), jobs=given.jobs)]
     estimates = {rule.id: rule.confidence for rule in load_rules()}
     tune = [s for s in scored if s.label["part"] == "tune"]
     fitted = fit(cases(tune), estimates)
@@ -101,8 +103,8 @@ def main() -> None:
     if not given.check:
         digest = hashlib.sha256("".join(sorted(str(s.label["run"]) for s in tune)).encode()).hexdigest()[:12]
         provenance: dict[str, object] = {
-            "made_by": "python -m benchmarks.calibrate CORPUS",
-            "corpus": "python -m benchmarks.corpus CORPUS",
+            "made_by": "python -m benchmarks.calibrate CORPUS...",
+            "corpus": "python -m benchmarks.corpus CORPUS, and further turns of its tuning part",
             "part": "tune",
             "runs": len(tune),
             "findings": len(cases(tune)),

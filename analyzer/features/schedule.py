@@ -105,7 +105,8 @@ def trend_before_zero(context: Context) -> Value:
     if loss.span <= 0:
         raise Unavailable("train_loss never changes", ("train_loss",))
     end = measured.steps[0]
-    begin = max(loss.first_step, end - 0.25 * loss.length)
+    earlier = [step for step in cuts(_lr(context)) if step < end]
+    begin = max(loss.first_step, end - 0.25 * loss.length, *earlier[-1:])  # a cut brings a fall of its own
     part = (loss.steps >= begin) & (loss.steps <= end)
     if part.sum() < 4:
         raise Unavailable("too few points before the learning rate vanished", ("train_loss",))
