@@ -278,6 +278,11 @@ def test_what_is_absent_is_told_after_what_is_there() -> None:
     assert [e.feature for e in found.evidence] == ["a.x", "a.y", "a.flag"]
 
 
+def test_what_merely_does_not_speak_against_is_told_last() -> None:
+    rule = replace(RULE, when=All((Unless(Leaf("a.y", ">", 0)), Leaf("a.x", ">=", 0.05))))
+    assert [e.feature for e in finding(rule).evidence] == ["a.x", "a.y"]
+
+
 def test_marks_are_the_places_spoken_of_once_each() -> None:
     twice = replace(RULE, evidence="{a.step} and {a.step:.0f} of {a.x}")
     assert finding(twice).marks == (

@@ -38,10 +38,14 @@ class LeafError(ValueError):
 
 
 class Decided(NamedTuple):
-    """A comparison that was decided; under a ``not``, ``leaf`` is the opposite comparison."""
+    """A comparison that was decided; under a ``not``, ``leaf`` is the opposite comparison.
+
+    ``guard``: it stood under an ``unless``, and so only did not speak against.
+    """
 
     leaf: Leaf
     measurement: Measurement
+    guard: bool = False
 
 
 class Outcome(NamedTuple):
@@ -124,7 +128,7 @@ def _unless(condition: Unless, features: Features, weigh: Weigh | None, negated:
     found = decide(condition.item, features, weigh, not negated)
     if found.value is None:
         return Outcome(not negated)
-    return Outcome(found.value, found.leaves)
+    return Outcome(found.value, tuple(d._replace(guard=True) for d in found.leaves))
 
 
 def _leaf(leaf: Leaf, features: Features, weigh: Weigh, negated: bool) -> Outcome:

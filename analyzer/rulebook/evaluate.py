@@ -135,6 +135,8 @@ def _strictest(held: Iterable[Decided]) -> list[Decided]:
 
 def _absent(decided: Decided, specs: Specs) -> bool:
     """Whether it says that something else is not there: worth less than what is, so told last."""
+    if decided.guard:
+        return True
     leaf, value = decided.leaf, decided.measurement.value
     return value == 0 and (
         specs[leaf.feature].unit == "flag" or (leaf.op in ("==", "<=") and leaf.threshold == 0)
