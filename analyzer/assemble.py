@@ -60,7 +60,7 @@ def assemble(group: Group, name: str, overrides: Overrides | None = None) -> tup
                 several.append((part, log, reading))
             else:
                 _take(own, log, reading)
-    checkpoints = _checkpoints(group.checkpoints, own)
+    checkpoints = _checkpoints([*group.checkpoints, *_refused(group.logs, own)], own)
     runs = []
     if own.series or own.histograms or checkpoints or not several:
         runs.append(_run(group, name, own, checkpoints, overrides or {}))
@@ -83,6 +83,15 @@ def _read(log: LogFile, problems: list[Problem]) -> dict[str, Reading]:
     except (OSError, MemoryError) as error:
         problems.append(Problem(str(log.path), "unreadable", str(error) or type(error).__name__))
     return {}
+
+
+def _refused(logs: Sequence[LogFile], collected: _Collected) -> list[Path]:
+    """Pickles that are no logs to be trusted: opened as checkpoints are, they tell what they would run."""
+    unsafe = {problem.path for problem in collected.problems if problem.kind == "unsafe"}
+    refused = [log.path for log in logs if log.ingestor.NAME == "pickle" and str(log.path) in unsafe]
+    told = set(map(str, refused))
+    collected.problems = [p for p in collected.problems if p.kind != "unsafe" or p.path not in told]
+    return refused
 
 
 def _take(collected: _Collected, log: LogFile, reading: Reading) -> None:

@@ -15,6 +15,8 @@ import pytest
 from analyzer.errors import IngestError
 from analyzer.ingest import npz, pickled
 from analyzer.model import Reading
+from analyzer.pipeline import analyze_paths
+from analyzer.rulebook import load_rules
 
 
 def curves(reading: Reading) -> dict[str, tuple[list[float], list[float]]]:
@@ -178,6 +180,15 @@ def test_nothing_is_run(tmp_path: Path) -> None:
     with pytest.raises(IngestError) as caught:
         pickled.read(path)
     assert caught.value.kind == "unsafe" and not witness.exists()
+
+
+def test_an_unsafe_history_is_a_finding_and_told_once(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    path = saved(tmp_path / "history.pkl", {"loss": [1.0, 0.5], "x": Trap(witness)})
+    report = analyze_paths([path], load_rules())
+    assert [finding.rule for finding in report.runs[0].findings] == ["unsafe-pickle"]
+    assert [problem.kind for problem in report.runs[0].problems] == ["unsafe"]
+    assert not witness.exists()
 
 
 @pytest.mark.parametrize("value", [{"a": "b"}, [], {}, "text", {"x": np.zeros((9, 9))}, [1.0], {"loss": 0.5}])
