@@ -60,7 +60,7 @@ class _Rule(NamedTuple):
     when: frozenset[str]
     unless: frozenset[str]
     rest: str
-    tag: re.Pattern[str] | None
+    tag: str  # a pattern, compiled when it is first needed: few are
     split: str
     subject: str
     direction: Direction | None
@@ -150,7 +150,7 @@ def _rule(entry: Mapping[str, Any]) -> _Rule:
         frozenset(entry.get("when", ())),
         frozenset(entry.get("unless", ())),
         entry.get("rest", "any"),
-        re.compile(entry["tag"]) if "tag" in entry else None,
+        entry.get("tag", ""),
         entry.get("split", ""),
         entry.get("subject", ""),
         entry.get("direction"),
@@ -247,7 +247,7 @@ def _parse(tag: str) -> _Parsed:
 
 def _holds(rule: _Rule, tag: str, tokens: Sequence[_Token]) -> bool:
     """Whether a rule that fits a tag's concepts holds for what else it asks."""
-    if rule.tag is not None and not rule.tag.search(tag):
+    if rule.tag and not re.search(rule.tag, tag):
         return False
     if rule.rest == "any":
         return True
