@@ -116,13 +116,14 @@ def take(file: FileIO, log: Log, damage: records.Damage, read: ReadSingly) -> in
 
 def _headers(data: Bytes, size: int, form: Form) -> list[int]:
     """Offsets of the records up to the first that begins like the form; nothing without one."""
-    first = int(form.ends[0])
+    first, header = int(form.ends[0]), form.row[:HEADER].tobytes()
     headers = [MARGIN]
     while len(headers) <= MOST_LEADING and headers[-1] + first <= MARGIN + size:
         at = headers[-1]
-        if not ((data[at : at + first] ^ form.row[:first]) & form.mask[:first]).any():
+        found = data[at : at + HEADER].tobytes()
+        if found == header and not ((data[at : at + first] ^ form.row[:first]) & form.mask[:first]).any():
             return headers
-        length = records.header_length(data[at : at + HEADER].tobytes())
+        length = records.header_length(found)
         if length < 0:
             break
         headers.append(at + OVERHEAD + length)
