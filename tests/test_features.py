@@ -177,6 +177,16 @@ def test_rise_is_large_for_overfitting_and_nothing_for_noise():
     assert np.mean(np.array(flat) > 2) < 0.05
 
 
+def test_an_accuracy_learned_from_a_tenth_to_a_half_does_not_tell_of_two_classes():
+    loss = series("train_loss", np.geomspace(2.3, 0.7, 30))
+    flat, risen = (
+        compute(Run("r", "r", (loss, series("val_accuracy", a, direction="higher"))))
+        for a in (np.full(30, 0.51), np.linspace(0.1, 0.53, 30))
+    )
+    assert flat["train_loss.chance_distance"].value == pytest.approx(0.03, abs=0.03)
+    assert isinstance(risen["train_loss.chance_distance"], Missing)
+
+
 def test_a_spike_where_smoothed_validation_is_best_hides_no_rise():
     val = np.concatenate([np.geomspace(2.0, 1.0, 15), [1.0], np.linspace(1.0, 1.5, 25)])
     spiked = val.copy()

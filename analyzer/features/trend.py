@@ -23,6 +23,7 @@ from analyzer.model import Measurement
 
 LOSSES = ("train_loss", "val_loss")
 ON_SCALE = 10.0  # times the loss of guessing among many classes: a higher one is no mean cross-entropy
+LEARNED = 0.2  # of an accuracy: one that rose so far does not stand at the level of guessing
 MOSTLY = 0.75  # of a stretch: a curve that swings comes back now and then
 
 
@@ -584,7 +585,8 @@ def chance_level(context: Context) -> float:
     """ln K, with K from num_classes, else from an accuracy that ends near 1 / K.
 
     Where a noisy accuracy leaves several K, the one whose ln K is nearest to the final training
-    loss: at chance level both agree. K is at most 1000. Raises Unavailable.
+    loss: at chance level both agree. An accuracy that rose there was learned, and tells no K.
+    K is at most 1000. Raises Unavailable.
     """
     try:
         classes = context.value("hparam.num_classes")
@@ -597,7 +599,10 @@ def chance_level(context: Context) -> float:
         raise Unavailable("the training loss is not on the scale of a cross-entropy", ("num_classes",))
     for role in ("val_metric", "train_metric"):
         if context.has(role) and context.curve(role).measure == "accuracy":
-            share = _fraction(context.curve(role))
+            accuracy = context.curve(role)
+            share = _fraction(accuracy, accuracy.end)
+            if share - _fraction(accuracy, accuracy.start) > LEARNED:
+                continue
             classes_at = np.arange(max(2, np.ceil(0.8 / share)), min(1000, np.floor(1.2 / share)) + 1)
             if len(classes_at):
                 levels = np.log(classes_at)
@@ -605,10 +610,10 @@ def chance_level(context: Context) -> float:
     raise Unavailable("the number of classes is not known", ("num_classes",))
 
 
-def _fraction(accuracy: Curve) -> float:
-    """The final accuracy, of at most 1; at least 1 / 1000."""
-    end = accuracy.to_raw(accuracy.end)
-    return max(1e-3, end / 100 if np.max(accuracy.raw) > 1 else end)
+def _fraction(accuracy: Curve, level: float) -> float:
+    """A level of an accuracy, of at most 1; at least 1 / 1000."""
+    raw = accuracy.to_raw(level)
+    return max(1e-3, raw / 100 if np.max(accuracy.raw) > 1 else raw)
 
 
 @feature(
