@@ -116,3 +116,24 @@ def test_old_files_are_not_kept(log: tuple[Path, bytes]) -> None:
     os.utime(path, (1e9, 1e9))
     found = audited(path.parent.parent)
     assert sqlite3.connect(found.ledger).execute("SELECT count(*) FROM tails").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl", "train.log"])
+def test_other_logs_that_grew_are_read_whole(name: str, tmp_path: Path) -> None:
+    rows = [(step, 2 * 0.99**step, 2 * 0.99**step + 0.001 * max(0, step - 60)) for step in range(150)]
+    line = {
+        "metrics.csv": "{},{:.5f},{:.5f}",
+        "metrics.jsonl": '{{"step": {}, "loss": {:.5f}, "val_loss": {:.5f}}}',
+        "train.log": "step {} loss {:.5f} val_loss {:.5f}",
+    }[name]
+    lines = [line.format(*row) for row in rows]
+    header = ["step,loss,val_loss"] if name.endswith("csv") else []
+    log = tmp_path / "runs" / "a" / name
+    log.parent.mkdir(parents=True)
+    log.write_text("\n".join([*header, *lines[:70], lines[70][:9]]))  # the writer is in the middle of a line
+    before = audited(tmp_path / "runs")
+    log.write_text("\n".join([*header, *lines]) + "\n")
+    grown = audited(tmp_path / "runs")
+    assert grown.counts.read == 1
+    assert told(grown) == told(audited(tmp_path / "runs", ledger=tmp_path / "fresh"))
+    assert grown.records[0].points > before.records[0].points

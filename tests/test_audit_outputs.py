@@ -217,6 +217,11 @@ def test_several_formats_at_once(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["r.html", "r.json", "r.jsonl", "r.xml"]
     assert run("audit", tmp_path / "runs", "--report", "json", "--report", "jsonl").exit_code == 2
+    run("audit", tmp_path / "runs", "-q", *formats[:4], "-o", tmp_path / "dotted" / "audit-v1.2")
+    dotted = sorted(p.name for p in (tmp_path / "dotted").iterdir())
+    assert dotted == ["audit-v1.2.html", "audit-v1.2.json"], (
+        "what follows a dot in a name is no suffix of ours"
+    )
 
 
 @pytest.mark.usefixtures("in_process")

@@ -198,8 +198,11 @@ def _targets(output: Path | None, formats: Sequence[str]) -> dict[str, Path | No
     if stem and len(names) == 1:
         return {names[0]: stem}
     targets: dict[str, Path | None] = {}
+    common = stem or Path("audit")
+    if common.suffix in SUFFIXES.values():
+        common = common.with_suffix("")
     for name in names:
-        own = (stem or Path("audit")).with_suffix(SUFFIXES[name])
+        own = common.with_name(common.name + SUFFIXES[name])
         bare = name in ("html", "parquet") and not output
         targets[name] = own if bare or (stem and name != "terminal") else None
     if list(targets.values()).count(None) > 1:
