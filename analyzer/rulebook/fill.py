@@ -95,6 +95,9 @@ def fill(template: str, features: Features, specs: Specs) -> str:
     left out.
     """
 
+    if "{" not in template:
+        return template
+
     def known(part: str) -> bool:
         return tells(part, features, specs)
 
@@ -106,8 +109,8 @@ def fill(template: str, features: Features, specs: Specs) -> str:
 
 def tells(text: str, features: Features, specs: Specs) -> bool:
     """Whether a text has no placeholders, or one whose value is known."""
-    values = [_prose(name, features, specs) for name in _PROSE.findall(text)]
-    return not values or any(value != UNKNOWN for value in values)
+    names = _PROSE.findall(text) if "{" in text else []
+    return not names or any(_prose(name, features, specs) != UNKNOWN for name in names)
 
 
 def _prose(placeholder: str, features: Features, specs: Specs) -> str:
@@ -151,7 +154,7 @@ def fill_code(snippet: str, features: Features, specs: Mapping[str, object]) -> 
         between = f"{quote}, {quote}" if quoted else ", "
         return _code(match[1], features, specs, between) or default
 
-    return _CODE.sub(value, snippet)
+    return _CODE.sub(value, snippet) if "<<" in snippet else snippet
 
 
 def _code(reference: str, features: Features, specs: Mapping[str, object], between: str) -> str:
