@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -99,7 +99,14 @@ def badness(record: Record) -> tuple[int, int, float, str, str]:
 
 
 def record_text(record: Record) -> str:
-    return json.dumps(asdict(record), default=sorted, separators=(",", ":"))  # sets of tags in order
+    return json.dumps(record, default=_parts, separators=(",", ":"))
+
+
+def _parts(value: Any) -> Any:
+    """What JSON has no notation for: fields by name, sets in order."""
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def record_of(text: str) -> Record:

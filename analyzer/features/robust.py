@@ -10,6 +10,7 @@ from analyzer.model import FloatArray
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 Z_CAP = 1e6
+RANKED_HALF = 12  # half a window: in narrower ones ranks do not pay
 FINE_HALF = 16  # half a window, in blocks: finer ones change a median little
 MOST_WINDOWED = 150_000  # values in all windows of a running median together
 
@@ -97,27 +98,27 @@ def running_median(values: FloatArray, width: int) -> FloatArray:
         return values
     if half > FINE_HALF and n * half > MOST_WINDOWED:
         return _coarse_running_median(values, half)
+    if half < RANKED_HALF:
+        return _middles(values, half, -np.inf, np.inf)
     order = np.argsort(values)
     ranks = np.empty(n, np.int16 if n < 2**15 else np.int32)  # narrow ones are told apart faster than floats
     ranks[order] = np.arange(n)
-    windows = _windows(ranks, half)
-    windows.partition(half, axis=1)
-    return np.asarray(values[order[windows[:, half]]])
+    return np.asarray(values[order[_middles(ranks, half, -1, n)]])
 
 
-def _windows(ranks: np.ndarray, half: int) -> np.ndarray:
-    """Each rank's neighbours on both sides; at the ends, where one side has fewer, as many on the other.
+def _middles(values: np.ndarray, half: int, least: float, most: float) -> np.ndarray:
+    """Median of each value's neighbours on both sides; at the ends, where one side has fewer, of as many on the other.
 
-    What is left out is replaced by as many ranks below all others as above, which leaves the median.
+    What is left out is replaced by as many of ``least``, below all values, as of ``most``, above them.
     """
-    n, width = len(ranks), 2 * half + 1
-    padding = np.full(half, -1, ranks.dtype), np.full(half, n, ranks.dtype)
-    padded = np.concatenate([padding[0], ranks, padding[1]])
+    n, width = len(values), 2 * half + 1
+    padded = np.concatenate([np.full(half, least, values.dtype), values, np.full(half, most, values.dtype)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, width).copy()
     place, row = np.arange(width), np.arange(half)[:, None]
-    windows[:half][place > row + half] = n
-    windows[n - half :][place <= row] = -1
-    return windows
+    windows[:half][place > row + half] = most
+    windows[n - half :][place <= row] = least
+    windows.partition(half, axis=1)
+    return windows[:, half].copy()
 
 
 def _coarse_running_median(values: FloatArray, half: int) -> FloatArray:
