@@ -419,15 +419,37 @@ def test_runs_in_one_table(tmp_path: Path) -> None:
     rows = "".join(f"{run},{s},{s + k}\n" for k, run in enumerate(("a", "b")) for s in range(4))
     found = curves(read(tmp_path, "run,step,loss\n" + rows))
     assert found == {
-        "loss [run=a]": ([0, 1, 2, 3], [0, 1, 2, 3]),
-        "loss [run=b]": ([0, 1, 2, 3], [1, 2, 3, 4]),
+        "loss [a]": ([0, 1, 2, 3], [0, 1, 2, 3]),
+        "loss [b]": ([0, 1, 2, 3], [1, 2, 3, 4]),
     }
 
 
 def test_seeds_in_one_table(tmp_path: Path) -> None:
     rows = "".join(f"{seed},{e},{e + seed}\n" for seed in (1, 7) for e in range(4))
     found = curves(read(tmp_path, "seed,epoch,loss\n" + rows))
-    assert found["loss [seed=7]"] == ([0, 1, 2, 3], [7, 8, 9, 10])
+    assert found["loss [7]"] == ([0, 1, 2, 3], [7, 8, 9, 10])
+
+
+def test_models_and_settings_in_one_table_are_runs(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{model},{edges},cora,{e},{1 / (e + k + 1)}\n"
+        for k, (model, edges) in enumerate((("gat", "full"), ("gat", "knn"), ("gcn", "knn")))
+        for e in range(0, 12, 3)
+    )
+    path = tmp_path / "log.csv"
+    path.write_text("Model,Edges,Data,Epoch,Train Loss\n" + rows)
+    found = delimited.read_all(path)
+    assert list(found) == ["gat, full", "gat, knn", "gcn, knn"]
+    assert curves(found["gat, knn"]) == {"Train Loss": ([0, 3, 6, 9], [1 / (e + 2) for e in (0, 3, 6, 9)])}
+    assert found["gcn, knn"].hyperparameters == {"Model": "gcn", "Edges": "knn", "Data": "cora"}
+
+
+def test_words_that_change_within_a_run_name_none(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "epoch,loss,best\n" + "".join(f"{e},{1 / (e + 1)},{'yes' if e % 2 else 'no'}\n" for e in range(8))
+    )
+    assert list(delimited.read_all(path)) == [""]
 
 
 def test_table_of_runs_is_no_curve(tmp_path: Path) -> None:

@@ -92,7 +92,32 @@ def shares_folder(path: Path) -> bool:
 
 
 def read(path: Path) -> Reading:
-    """Every numeric column as a series; ``IngestError`` for what is no table."""
+    """Every numeric column as a series, those of several runs with the run in their tags.
+
+    ``IngestError`` for what is no table.
+    """
+    readings = read_all(path)
+    if len(readings) == 1:
+        return next(iter(readings.values()))
+    series = tuple(replace(s, tag=f"{s.tag} [{run}]") for run, r in readings.items() for s in r.series)
+    return Reading(series=series, problems=tuple(p for r in readings.values() for p in r.problems))
+
+
+def read_all(path: Path) -> dict[str, Reading]:
+    """The runs of a table, by the words that name them; "" where it is one run's."""
+    layout, table, problems = whole_table(path)
+    runs = tables.runs_apart(table)
+    if not runs:
+        return {"": to_reading(path, layout, table, problems)}
+    readings: dict[str, Reading] = {}
+    for run in runs:
+        reading = to_reading(path, layout, run.table, problems if not readings else [])
+        readings[run.name] = replace(reading, hyperparameters=dict(run.said))
+    return readings
+
+
+def whole_table(path: Path) -> tuple[Layout, Table, list[Problem]]:
+    """How a file is laid out, what is in it and what of it could not be read."""
     with path.open("rb") as stream:
         head = stream.read(SAMPLE)
     layout = checked_layout(path, head)
@@ -102,7 +127,7 @@ def read(path: Path) -> Reading:
         problems.append(Problem(str(path), "truncated", "the last row is cut short; left out"))
     if table.length == 0:
         raise IngestError(str(path), "a header and no rows: nothing was logged", "empty")
-    return to_reading(path, layout, table, problems)
+    return layout, table, problems
 
 
 def binary(head: bytes) -> bool:
@@ -354,7 +379,7 @@ def to_reading(path: Path, layout: Layout, table: Table, problems: list[Problem]
     table = renamed(path, layout, table)
     axis: Axis = "episode" if is_monitor(layout) else "row"
     series = tuple(
-        replace(s, tag=part.prefix + s.tag + part.suffix)
+        replace(s, tag=part.prefix + s.tag)
         for part in tables.partition(table)
         for s in tables.to_series(part.table, str(path), axis)
         if part.only in ("", s.tag)

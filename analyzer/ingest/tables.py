@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analyzer.model import Axis, FloatArray, IntArray, Problem, Series
 
@@ -376,16 +377,15 @@ class Part:
 
     table: Table
     prefix: str = ""
-    suffix: str = ""
     only: str = ""
 
 
 def partition(table: Table) -> list[Part]:
     """A table in long form as one part for each curve's rows; any other as a whole.
 
-    A column of metric names, of train/val splits or of run names gives the parts.
+    A column of metric names or of train/val splits gives the parts.
     """
-    for labels in (*table.labels, *numbered_runs(table)):
+    for labels in table.labels:
         name = normalise(labels.name)
         used = [labels.words[i] for i in np.unique(labels.codes[labels.codes >= 0])]
         if not 1 <= len(used) <= MAX_PARTS:
@@ -394,9 +394,54 @@ def partition(table: Table) -> list[Part]:
             return [Part(renamed_value(_part(table, labels, word), word), only=word) for word in used]
         if name in SPLIT_COLUMNS and all(word.lower() in SPLITS for word in used):
             return [Part(_part(table, labels, word), prefix=f"{word}/") for word in used]
-        if name in RUN_COLUMNS and len(used) > 1 and _restarts(table, labels):
-            return [Part(_part(table, labels, word), suffix=f" [{name}={word}]") for word in used]
     return [Part(table)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedRun:
+    """The rows of one of several runs in a table, and what its columns of words say of it."""
+
+    name: str
+    table: Table
+    said: Mapping[str, str]
+
+
+def runs_apart(table: Table) -> list[NamedRun]:
+    """The runs of a table whose columns of words, or of numbers of runs, name them: model, experiment, seed.
+
+    They do where the steps rise within each combination of words and start anew from one to the next; nothing is
+    returned where they do not.
+    """
+    naming = [
+        labels
+        for labels in (*table.labels, *numbered_runs(table))
+        if normalise(labels.name) not in KEY_COLUMNS - RUN_COLUMNS | SPLIT_COLUMNS
+        and labels.codes.min(initial=0) >= 0
+    ]
+    alone = [[labels] for labels in naming if normalise(labels.name) in RUN_COLUMNS]
+    for chosen in (naming, *alone):
+        runs = _runs_named(table, chosen)
+        if runs:
+            return runs
+    return []
+
+
+def _runs_named(table: Table, naming: Sequence[Labels]) -> list[NamedRun]:
+    """One run for each combination of words, in the order of the file."""
+    if not naming or not table.length:
+        return []
+    codes = np.stack([labels.codes for labels in naming])
+    combined, first, code = np.unique(codes, axis=1, return_index=True, return_inverse=True)
+    code = code.reshape(-1)  # numpy 2.0 alone gave it a second axis
+    if not 1 < combined.shape[1] <= MAX_PARTS or not _restarts(table, code):
+        return []
+    telling = np.ptp(combined, axis=1) > 0
+    runs = []
+    for i in np.argsort(first):
+        said = {labels.name: labels.words[c] for labels, c in zip(naming, combined[:, i], strict=True)}
+        words = [word for word, tells in zip(said.values(), telling, strict=True) if tells]
+        runs.append(NamedRun(", ".join(words), _rows(table, code == i, naming), said))
+    return runs
 
 
 def renamed_value(table: Table, word: str) -> Table:
@@ -419,17 +464,22 @@ def numbered_runs(table: Table) -> list[Labels]:
 
 def _part(table: Table, labels: Labels, word: str) -> Table:
     """The rows of one word, without its column."""
-    keep = labels.codes == labels.words.index(word)
+    return _rows(table, labels.codes == labels.words.index(word), [labels])
+
+
+def _rows(table: Table, keep: NDArray[np.bool_], without: Sequence[Labels]) -> Table:
+    """Some rows of a table, without the columns of the labels."""
+    gone = {labels.name for labels in without}
     position = np.cumsum(keep) - 1
     length = int(keep.sum())
     columns = []
     for c in table.columns:
-        if c.name == labels.name:
+        if c.name in gone:
             continue
         rows = np.arange(table.length) if c.rows is None else c.rows
         chosen = keep[rows]
         columns.append(column(c.name, c.values[chosen], position[rows[chosen]], length))
-    others = tuple(Labels(o.name, o.words, o.codes[keep]) for o in table.labels if o is not labels)
+    others = tuple(Labels(o.name, o.words, o.codes[keep]) for o in table.labels if o.name not in gone)
     return Table(length, tuple(columns), others)
 
 
@@ -449,8 +499,8 @@ def stacked(parts: Sequence[Table]) -> Table:
     return Table(length, tuple(joined))
 
 
-def _restarts(table: Table, labels: Labels) -> bool:
-    """Do the steps rise within every run of two or more rows, and start anew from run to run?"""
+def _restarts(table: Table, run: IntArray) -> bool:
+    """Do the steps rise within every ``run`` (a number a row) of two or more rows, and start anew from run to run?"""
     clock = read_clock(table, "row")
     if clock.axis == "row":
         named = {normalise(c.name): c for c in table.columns}
@@ -460,7 +510,7 @@ def _restarts(table: Table, labels: Labels) -> bool:
         steps = filled(candidates[0], table.length)
     else:
         steps = clock.steps
-    groups = [steps[labels.codes == code] for code in np.unique(labels.codes[labels.codes >= 0])]
+    groups = [steps[run == code] for code in np.unique(run)]
     rising = all(len(g) > 1 and bool(np.all(np.diff(g) > 0)) for g in groups)
     return rising and len(np.unique(steps)) < len(steps)
 
