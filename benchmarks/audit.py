@@ -287,7 +287,7 @@ def kills(tree: Path, times: int = 10) -> None:
         whole = time.perf_counter() - start
         ledger, rng = Path(scratch, "killed.sqlite"), random.Random()
         for _ in range(times):
-            moment = rng.uniform(0.1, max(3.0, whole / 3))
+            moment = rng.uniform(0.1, max(2.0, whole / 4))
             process = subprocess.Popen(
                 [*ANALYZE, str(tree), "-q", "--ledger", str(ledger)],
                 cwd=ROOT,
