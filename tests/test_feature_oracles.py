@@ -391,3 +391,24 @@ def test_metrics_that_lost_and_scores_that_never_were_right_are_told():
     assert value("class.nothing_right", val_accuracy=np.zeros(6)) == 1
     for rates, right in (([1.0, 1.0, 0.7, 0.6], 0), ([1.0, 1.0, 1.0, 0.99], 1)):
         assert compute(run_of({"val_wer": rates}))["class.nothing_right"].value == right
+
+
+def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
+    curve = 0.5 + noise(120, 1, 0.005)
+    curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins
+    assert value("train_loss.spike_count", train_loss=curve) == 0
+    curve[60] += 2
+    assert value("train_loss.spike_count", train_loss=curve) == 1
+
+
+def test_an_accuracy_of_a_half_beside_a_loss_that_learned_tells_no_classes():
+    learned = {"train_loss": falling(30, top=1.6, floor=1.1), "val_accuracy": 0.55 + noise(30, 1, 0.01)}
+    assert isinstance(features_of(**learned)["train_loss.chance_distance"], Missing)
+    stuck = {"train_loss": 0.70 + noise(30, 2, 0.003), "val_accuracy": 0.5 + noise(30, 1, 0.01)}
+    assert value("train_loss.chance_distance", **stuck) < 0.02
+
+
+def test_losses_of_last_batches_are_no_means_of_epochs():
+    val = falling(60) + noise(60, 1, 0.002)
+    assert value("train_loss.per_epoch", train_loss=falling(60) + noise(60, 2, 0.01), val_loss=val) == 1
+    assert value("train_loss.per_epoch", train_loss=falling(60) + noise(60, 2, 0.2), val_loss=val) == 0

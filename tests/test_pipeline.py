@@ -92,14 +92,14 @@ def test_a_reader_that_fails_costs_its_group_alone(tmp_path: Path, monkeypatch: 
 
     overfitting(tmp_path / "good" / "metrics.csv")
     bad = table(tmp_path / "bad" / "metrics.csv")
-    read = delimited.read
+    read = delimited.read_all
 
     def fail(path: Path) -> object:
         if path == bad:
             raise RecursionError("a bug of ours")
         return read(path)
 
-    monkeypatch.setattr(delimited, "read", fail)
+    monkeypatch.setattr(delimited, "read_all", fail)
     report = analyzed(tmp_path)
     assert [r.run.name for r in report.runs] == ["good"]
     assert [(p.path, p.kind) for p in report.problems] == [(str(bad.parent), "internal")]

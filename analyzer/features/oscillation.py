@@ -18,6 +18,7 @@ from analyzer.features.spikes import without_jumps
 from analyzer.model import FloatArray
 
 COARSE = 48  # blocks: mini-batch noise has averaged out, real swings have not
+MEAN_NOISE = 10.0  # times validation's noise: the mean of an epoch's batches is not so noisy
 FINE = 200  # points up to which a curve is taken as it is
 
 
@@ -165,7 +166,10 @@ def swing_memory(curve: Curve) -> Value:
     high=1,
 )
 def per_epoch(context: Context) -> Value:
-    """By the axis, by the epochs that pass between points, or by a validation after every step."""
+    """By the axis, by the epochs that pass between points, or by a validation after every step.
+
+    Where training is far noisier than validation, what was logged beside it is the loss of an epoch's last batch.
+    """
     train = context.curve("train_loss")
     train.need(2)
     if train.axis == "epoch":
@@ -176,5 +180,7 @@ def per_epoch(context: Context) -> Value:
             return float(per_step * train.length / (train.n - 1) > 0.9)
     if not context.has("val_loss"):
         raise Unavailable("nothing tells whether a point is a batch or an epoch", ("epoch",))
+    val = context.curve("val_loss")
     every_step = float(np.median(np.diff(train.steps))) == 1.0
-    return float(every_step and train.n <= 1.2 * context.curve("val_loss").n)
+    last_batches = train.noise > MEAN_NOISE * val.noise > 0
+    return float(every_step and train.n <= 1.2 * val.n and not last_batches)

@@ -127,13 +127,13 @@ def _sigma(residual: FloatArray, level: FloatArray, skip: int, batches: bool) ->
 
 
 def _groups(mask: np.ndarray, height: FloatArray, skip: int) -> np.ndarray:
-    """Index of the highest point of each run of True at or after ``skip``."""
+    """Index of the highest point of each run of True, of those whose highest is at or after ``skip``."""
     index = np.flatnonzero(mask)
-    index = index[index >= skip]
     if not len(index):
         return index
     groups = np.split(index, np.flatnonzero(np.diff(index) > 3) + 1)
-    return np.array([g[np.argmax(height[g])] for g in groups])
+    highest = np.array([g[np.argmax(height[g])] for g in groups])
+    return np.asarray(highest[highest >= skip])
 
 
 MARKED = 12  # spikes that are drawn one by one

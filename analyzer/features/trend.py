@@ -22,6 +22,7 @@ from analyzer.features.spikes import without_jumps
 from analyzer.model import Measurement
 
 LOSSES = ("train_loss", "val_loss")
+AGREES = 0.3  # of ln K: how far a loss may lie from it that is to bear out an accuracy of 1 / K
 ON_SCALE = 10.0  # times the loss of guessing among many classes: a higher one is no mean cross-entropy
 LEARNED = 0.2  # of an accuracy: one that rose so far does not stand at the level of guessing
 MOSTLY = 0.75  # of a stretch: a curve that swings comes back now and then
@@ -585,7 +586,7 @@ def chance_level(context: Context) -> float:
     """ln K, with K from num_classes, else from an accuracy that ends near 1 / K.
 
     Where a noisy accuracy leaves several K, the one whose ln K is nearest to the final training
-    loss: at chance level both agree. An accuracy that rose there was learned, and tells no K.
+    loss; at chance level both agree, and where they do not, the accuracy is 1 / K by accident. An accuracy that rose there was learned, and tells no K.
     K is at most 1000. Raises Unavailable.
     """
     try:
@@ -605,8 +606,10 @@ def chance_level(context: Context) -> float:
                 continue
             classes_at = np.arange(max(2, np.ceil(0.8 / share)), min(1000, np.floor(1.2 / share)) + 1)
             if len(classes_at):
-                levels = np.log(classes_at)
-                return float(levels[np.argmin(np.abs(levels - loss.to_raw(loss.end)))])
+                levels, end = np.log(classes_at), loss.to_raw(loss.end)
+                level = float(levels[np.argmin(np.abs(levels - end))])
+                if abs(end - level) <= AGREES * level:
+                    return level
     raise Unavailable("the number of classes is not known", ("num_classes",))
 
 
