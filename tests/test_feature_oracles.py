@@ -389,6 +389,21 @@ def test_metrics_that_lost_and_scores_that_never_were_right_are_told():
     )
     assert compute(run_of({"val_accuracy": up, "val_f1": turned}))["class.metrics_lost"].value == 0.5
     assert value("class.nothing_right", val_accuracy=np.zeros(6)) == 1
+    wandering = [
+        0.47,
+        0.48,
+        0.51,
+        0.49,
+        0.51,
+        0.545,
+        0.543,
+        0.44,
+        0.564,
+        0.51,
+        0.545,
+        0.563,
+    ]  # its last is its best
+    assert value("class.metrics_lost", val_accuracy=wandering) == 0
     for rates, right in (([1.0, 1.0, 0.7, 0.6], 0), ([1.0, 1.0, 1.0, 0.99], 1)):
         assert compute(run_of({"val_wer": rates}))["class.nothing_right"].value == right
 

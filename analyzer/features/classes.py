@@ -155,9 +155,12 @@ def _lost(series: Series) -> float:
     if len(values) < 5:
         return 0.0
     cost = running_median(-values if series.direction == "higher" else values, 3)
-    end, best = float(np.median(cost[-max(3, len(cost) // 10) :])), float(np.min(cost))
+    end, best = (
+        float(np.median(cost[-max(3, len(cost) // 10) :])),
+        float(np.min(cost[1:-1])),
+    )  # ends are not smoothed
     span = max(float(cost[0]), end) - best
-    return (end - best) / span if span > 0 else 0.0
+    return max(0.0, end - best) / span if span > 0 else 0.0
 
 
 @feature(

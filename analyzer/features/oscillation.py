@@ -172,6 +172,8 @@ def per_epoch(context: Context) -> Value:
     """
     train = context.curve("train_loss")
     train.need(2)
+    if context.has("val_loss") and train.noise > MEAN_NOISE * context.curve("val_loss").noise > 0:
+        return 0.0
     if train.axis == "epoch":
         return 1.0
     for series in context.run.by_role("epoch"):
@@ -180,7 +182,5 @@ def per_epoch(context: Context) -> Value:
             return float(per_step * train.length / (train.n - 1) > 0.9)
     if not context.has("val_loss"):
         raise Unavailable("nothing tells whether a point is a batch or an epoch", ("epoch",))
-    val = context.curve("val_loss")
     every_step = float(np.median(np.diff(train.steps))) == 1.0
-    last_batches = train.noise > MEAN_NOISE * val.noise > 0
-    return float(every_step and train.n <= 1.2 * val.n and not last_batches)
+    return float(every_step and train.n <= 1.2 * context.curve("val_loss").n)
