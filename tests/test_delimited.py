@@ -444,6 +444,15 @@ def test_models_and_settings_in_one_table_are_runs(tmp_path: Path) -> None:
     assert found["gcn, knn"].hyperparameters == {"Model": "gcn", "Edges": "knn", "Data": "cora"}
 
 
+def test_printed_lines_under_a_tables_name_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "".join(f"Epoch {e}/9, train loss: {1 / e:.3f} - val loss: {2 / e:.3f}\n" for e in range(1, 10))
+    )
+    (reading,) = delimited.read_all(path).values()
+    assert {s.points for s in reading.series} == {9}
+
+
 def test_words_that_change_within_a_run_name_none(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text(

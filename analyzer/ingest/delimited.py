@@ -105,7 +105,13 @@ def read(path: Path) -> Reading:
 
 def read_all(path: Path) -> dict[str, Reading]:
     """The runs of a table, by the words that name them; "" where it is one run's."""
-    layout, table, problems = whole_table(path)
+    try:
+        layout, table, problems = whole_table(path)
+    except IngestError:
+        printed = printed_lines(path)
+        if printed is None:
+            raise
+        return {"": printed}
     runs = tables.runs_apart(table)
     if not runs:
         return {"": to_reading(path, layout, table, problems)}
@@ -114,6 +120,17 @@ def read_all(path: Path) -> dict[str, Reading]:
         reading = to_reading(path, layout, run.table, problems if not readings else [])
         readings[run.name] = replace(reading, hyperparameters=dict(run.said))
     return readings
+
+
+def printed_lines(path: Path) -> Reading | None:
+    """The curves of a log of printed lines that bears a table's name; None where it has none."""
+    from analyzer.ingest import stdout  # for what is no table only
+
+    try:
+        reading = stdout.read(path)
+    except IngestError:
+        return None
+    return reading if reading.series else None
 
 
 def whole_table(path: Path) -> tuple[Layout, Table, list[Problem]]:
