@@ -155,6 +155,9 @@ def _take_bar(line: str, match: re.Match[str], at: int, log: Log) -> None:
     """A state of a progress bar, or what was printed while the bar stood there."""
     done, total = (float(part) for part in match.groups()[-2:])
     before = line[: match.start()]
+    if begins_as_heading(line) and (heading := heading_of(before.rstrip(" :"))):
+        log.heading = heading  # Ultralytics lets its bar run behind the names of the columns
+        return
     after = line[match.end() :].lstrip(" ],-")
     if after and ("{" in after or PREFIX.match(after)):
         if printed := _entry(after, at, log):
