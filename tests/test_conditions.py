@@ -38,6 +38,7 @@ from analyzer.rulebook.conditions import (
     leaves,
     margin,
     parse_leaf,
+    truth,
 )
 from analyzer.rulebook.evaluate import diagnose, evaluate, likely_causes
 from analyzer.rulebook.fill import fill, fill_code, number_text, sentence
@@ -73,6 +74,18 @@ CONDITIONS: st.SearchStrategy[Condition] = st.recursive(
     ),
     max_leaves=12,
 )
+EVERY_KIND: st.SearchStrategy[Condition] = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        *(
+            st.builds(lambda items, kind=kind: kind(tuple(items)), st.lists(inner, min_size=1, max_size=3))
+            for kind in (All, AnyOf, SomeOf)
+        ),
+        st.builds(Not, inner),
+        st.builds(Unless, inner),
+    ),
+    max_leaves=12,
+)
 VALUES = st.one_of(st.none(), st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, math.inf, math.nan]))
 MEASURED = st.fixed_dictionaries(dict.fromkeys(SPECS, VALUES))
 
@@ -96,6 +109,27 @@ def slow_oracle(condition: Condition, values: Mapping[str, float | None]) -> flo
         return 1 - slow_oracle(condition.item, values)
     parts = [slow_oracle(item, values) for item in condition.items]
     return min(parts) if isinstance(condition, All) else max(parts)
+
+
+class Asked(dict[str, Measurement | Missing]):
+    """Features that remember what they were asked for, in order."""
+
+    def __init__(self, known: Features):
+        super().__init__(known)
+        self.names: list[str] = []
+
+    def get(self, name: str, default: object = None) -> object:
+        self.names.append(name)
+        return super().get(name, default)
+
+
+@given(EVERY_KIND, MEASURED)
+def test_the_truth_alone_is_what_deciding_comes_to_and_asks_for_the_same(
+    condition: Condition, values: Mapping[str, float | None]
+) -> None:
+    quick, slow = Asked(features_of(values)), Asked(features_of(values))
+    assert truth(condition, quick) is decide(condition, slow).value
+    assert quick.names == slow.names
 
 
 @pytest.mark.parametrize("op", OPERATORS)

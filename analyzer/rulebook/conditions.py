@@ -104,6 +104,36 @@ def leaves(condition: Condition | None) -> Iterator[Leaf]:
             yield from leaves(item)
 
 
+def truth(condition: Condition, features: Features, negated: bool = False) -> bool | None:
+    """The value that :func:`decide` would come to, after asking for the same features, without the reasons."""
+    if isinstance(condition, Leaf):
+        found = features.get(condition.feature)
+        if not isinstance(found, Measurement) or math.isnan(found.value):
+            return None
+        return bool(OPERATORS[condition.op](found.value, condition.threshold)) is not negated
+    if isinstance(condition, Not):
+        return truth(condition.item, features, not negated)
+    if isinstance(condition, Unless):
+        value = truth(condition.item, features, not negated)
+        return not negated if value is None else value
+    if isinstance(condition, SomeOf):
+        known = [v for v in (truth(item, features, negated) for item in condition.items) if v is not None]
+        return None if not known else all(known) if negated else any(known)
+    if isinstance(condition, All) is not negated:
+        return _every(truth(item, features, negated) for item in condition.items)
+    values = [truth(item, features, negated) for item in condition.items]
+    return True if True in values else None if None in values else False
+
+
+def _every(values: Iterator[bool | None]) -> bool | None:
+    decided: bool | None = True
+    for value in values:
+        if value is False:
+            return False
+        decided = decided and value
+    return decided
+
+
 def decide(
     condition: Condition, features: Features, weigh: Weigh | None = None, negated: bool = False
 ) -> Outcome:

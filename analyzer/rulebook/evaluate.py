@@ -18,7 +18,7 @@ from analyzer.model import (
     Remedy,
     Rule,
 )
-from analyzer.rulebook.conditions import Decided, Outcome, decide, margin
+from analyzer.rulebook.conditions import Decided, Outcome, decide, margin, truth
 from analyzer.rulebook.confidence import confidence
 from analyzer.rulebook.fill import Specs, fill, fill_code, name_text, references, sentence, tells
 from analyzer.rulebook.ranking import rank
@@ -56,13 +56,14 @@ def diagnose(
 
 def evaluate(rule: Rule, features: Features, specs: Specs) -> Finding | NotApplicable | None:
     """What ``rule`` says of a run; None when it applies and does not fire."""
-    applies = decide(rule.applies_when, features)
-    if not applies.value:
-        return _not_applicable(rule, applies, specs)
+    if not truth(rule.applies_when, features):
+        return _not_applicable(rule, decide(rule.applies_when, features), specs)
+    if truth(rule.when, features) is False:  # of most rules: then nobody asks for reasons
+        return None
     outcome = decide(rule.when, features, lambda decided: _weigh(decided, specs))
-    if outcome.value is None:
-        return _not_applicable(rule, outcome, specs)
-    return _finding(rule, outcome, features, specs) if outcome.value else None
+    return (
+        _finding(rule, outcome, features, specs) if outcome.value else _not_applicable(rule, outcome, specs)
+    )
 
 
 def _not_applicable(rule: Rule, outcome: Outcome, specs: Specs) -> NotApplicable:
@@ -102,7 +103,7 @@ def _finding(rule: Rule, outcome: Outcome, features: Features, specs: Specs) -> 
 
 def _variant(rule: Rule, features: Features) -> Rule:
     """The rule in the words, and of the severity, of its variants that hold; of each the first that gives it."""
-    held = [variant for variant in rule.variants if decide(variant.when, features).value]
+    held = [variant for variant in rule.variants if truth(variant.when, features)]
     return replace(
         rule,
         severity=next((v.severity for v in held if v.severity), rule.severity),
