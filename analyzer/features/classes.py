@@ -76,10 +76,14 @@ def balanced_final(context: Context) -> Value:
 )
 def accuracy_gain(context: Context) -> Value:
     """The first evaluation is left out: it may come before training."""
-    curve = context.curve("val_metric") if context.has("val_metric") else context.curve("train_metric")
+    curve = _accuracy(context)
     curve.need(6)
-    top = 1.0 if np.max(curve.raw) <= 1 else 100.0
-    return float(curve.to_raw(curve.end) - np.median(curve.raw[1:3])) / top
+    return float(curve.to_raw(curve.end) - np.median(curve.raw[1:3])) / curve.top
+
+
+def _accuracy(context: Context) -> Curve:
+    """On held-out data or, where none was logged, in training."""
+    return context.curve("val_metric" if context.has("val_metric") else "train_metric")
 
 
 @feature(
@@ -91,7 +95,7 @@ def accuracy_gain(context: Context) -> Value:
 )
 def accuracy_range(context: Context) -> Value:
     """Percent are taken as fractions; spread between the 5th and 95th percentile."""
-    curve = context.curve("val_metric") if context.has("val_metric") else context.curve("train_metric")
+    curve = _accuracy(context)
     curve.need(4)
     return _spread(curve.raw[curve.n // 2 :], curve)
 
@@ -111,7 +115,7 @@ def train_accuracy_range(context: Context) -> Value:
 
 def _spread(values: FloatArray, curve: Curve) -> float:
     low, high = percentiles(values, 5, 95)
-    return (high - low) / (1.0 if np.max(curve.raw) <= 1 else 100.0)
+    return (high - low) / curve.top
 
 
 @feature(
@@ -155,10 +159,8 @@ def _lost(series: Series) -> float:
     if len(values) < 5:
         return 0.0
     cost = running_median(-values if series.direction == "higher" else values, 3)
-    end, best = (
-        float(np.median(cost[-max(3, len(cost) // 10) :])),
-        float(np.min(cost[1:-1])),
-    )  # ends are not smoothed
+    end = float(np.median(cost[-max(3, len(cost) // 10) :]))
+    best = float(np.min(cost[1:-1]))  # the ends are not smoothed
     span = max(float(cost[0]), end) - best
     return max(0.0, end - best) / span if span > 0 else 0.0
 

@@ -83,6 +83,11 @@ class Curve:
         return self.raw if self.log else self.cost
 
     @cached_property
+    def top(self) -> float:
+        """Highest possible value of a score: 1, or 100 where it was logged in percent."""
+        return 1.0 if np.max(self.raw) <= 1 else 100.0
+
+    @cached_property
     def level(self) -> FloatArray:
         """Cost without its noise and its spikes."""
         return self._level(self.cost)

@@ -56,23 +56,19 @@ class Aligned:
         return median(self.gap[-self.tenth :])
 
     @cached_property
+    def level(self) -> FloatArray:
+        """Validation, smoothed: a point by itself may be a spike."""
+        return running_median(self.val, _smoothing(len(self.val)))
+
+    @cached_property
     def best(self) -> int:
         """Index of validation's best moment, smoothed."""
-        return int(np.argmin(self._smooth(self.val)))
-
-    @property
-    def best_val(self) -> float:
-        """Validation's smoothed cost at its best moment: the point itself may be a spike there."""
-        return float(self._smooth(self.val)[self.best])
+        return int(np.argmin(self.level))
 
     @property
     def best_gap(self) -> float:
         """The smoothed gap where validation was best."""
-        return float(self._smooth(self.gap)[self.best])
-
-    @staticmethod
-    def _smooth(values: FloatArray) -> FloatArray:
-        return running_median(values, _smoothing(len(values)))
+        return float(running_median(self.gap, _smoothing(len(self.gap)))[self.best])
 
 
 _ALIGNED: WeakKeyDictionary[Context, dict[Pair, Aligned]] = WeakKeyDictionary()
@@ -130,12 +126,6 @@ def _average_before(steps: FloatArray, cost: FloatArray, at: FloatArray) -> Floa
     return window_medians(cost, np.where(right > left, left, np.maximum(right - 1, 0)), right)
 
 
-def _both(context: Context, pair: Pair) -> tuple[Aligned, int]:
-    """Aligned curves and the index of validation's best moment."""
-    both = aligned(context, pair)
-    return both, both.best
-
-
 def _smoothing(points: int) -> int:
     return max(3, points // 20 | 1) if points >= 8 else 1
 
@@ -176,9 +166,9 @@ def _register(pair: Pair) -> None:
         "growth of the gap between validation and training {words} since validation was best, against training's way",
     )
     def growth(context: Context) -> Value:
-        both, best = _both(context, pair)
+        both = aligned(context, pair)
         change = (both.last_gap - both.best_gap) / _span(both.train_span)
-        return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"val_{pair}")
+        return Measurement(change, (float(both.steps[both.best]), float(both.steps[-1])), f"val_{pair}")
 
     @named(
         "val_rise",
@@ -187,7 +177,7 @@ def _register(pair: Pair) -> None:
     )
     def val_rise(context: Context) -> Value:
         both = aligned(context, pair)
-        return (median(both.val[-both.tenth :]) - both.best_val) / _span(both.train_span)
+        return (median(both.val[-both.tenth :]) - float(both.level[both.best])) / _span(both.train_span)
 
     @named("growth_z", "sigma", "significance of the widening of the gap over the second half of the run")
     def growth_z(context: Context) -> Value:
@@ -200,7 +190,8 @@ def _register(pair: Pair) -> None:
         "change of training {words} since validation was best, against its way; negative means it kept improving",
     )
     def train_change(context: Context) -> Value:
-        both, best = _both(context, pair)
+        both = aligned(context, pair)
+        best = both.best
         last = max(1, (len(both.train) - best) // 5)
         change = (median(both.train[-last:]) - float(both.train[best])) / _span(both.train_span)
         return Measurement(change, (float(both.steps[best]), float(both.steps[-1])), f"train_{pair}")
@@ -211,8 +202,8 @@ def _register(pair: Pair) -> None:
         "significance of training {words}'s trend since validation was best; negative means it kept improving",
     )
     def train_trend(context: Context) -> Value:
-        both, best = _both(context, pair)
-        after = both.train[best:]
+        both = aligned(context, pair)
+        after = both.train[both.best :]
         if len(after) < 4:
             raise Unavailable("fewer than 4 evaluations follow the best one", (f"val_{pair}",))
         return mann_kendall_z(after)
@@ -226,8 +217,8 @@ def _register(pair: Pair) -> None:
         high=1,
     )
     def growth_confidence(context: Context) -> Value:
-        both, best = _both(context, pair)
-        after = both.gap[best:]
+        both = aligned(context, pair)
+        after = both.gap[both.best :]
         if len(after) < 5:
             raise Unavailable("fewer than 5 evaluations from the best one on", (f"val_{pair}",))
         slopes = bootstrap_slopes(block_medians(after, 200))
@@ -435,5 +426,4 @@ def _fraction(curve: Curve, part: slice) -> float:
     """Best value of a part of a bounded score, as a fraction; percent are recognised."""
     if curve.direction != "higher" or np.min(curve.raw) < 0 or np.max(curve.raw) > 100:
         raise Unavailable(f"{curve.role} is not a score between 0 and 1", (curve.role,))
-    top = 1.0 if np.max(curve.raw) <= 1 else 100.0
-    return float(np.max(curve.raw[part])) / top
+    return float(np.max(curve.raw[part])) / curve.top

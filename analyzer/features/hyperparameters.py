@@ -27,14 +27,15 @@ NUMERIC = {
 
 
 @once
-def _known(context: Context) -> dict[str, Scalar]:
+def known(context: Context) -> dict[str, Scalar]:
+    """The run's hyperparameters by the names that all writers' names for them stand for."""
     return canonical(context.run.hyperparameters)
 
 
 def _register(name: str, meaning: str) -> None:
     @feature(f"hparam.{name}", "value", meaning, low=0)
     def configured(context: Context) -> Value:
-        value = _known(context).get(name)
+        value = known(context).get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise Unavailable(f"{name} is not among the hyperparameters", (name,))
         return float(value)
@@ -46,7 +47,7 @@ for _name, _meaning in NUMERIC.items():
 
 @feature("hparam.half_precision", "flag", "1 where the run is configured for fp16 (not bf16)", low=0, high=1)
 def half_precision(context: Context) -> Value:
-    value = _known(context).get("precision")
+    value = known(context).get("precision")
     if value is None:
         raise Unavailable("the precision is not among the hyperparameters", ("precision",))
     text = str(value).lower()

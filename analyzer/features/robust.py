@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -60,20 +61,22 @@ def block_medians(values: FloatArray, blocks: int) -> FloatArray:
     n = len(values)
     if n <= blocks:
         return values
-    medians = np.empty(blocks)
     edges = block_edges(n, blocks)
-    first, sizes = edges[:-1], np.diff(edges)
-    for size in (n // blocks, n // blocks + 1):
-        chosen = np.flatnonzero(sizes == size)
-        medians[chosen] = _row_medians(values[first[chosen, None] + np.arange(size)])
-    return medians
+    return _medians_of(values, edges[:-1], np.diff(edges), (n // blocks, n // blocks + 1))
 
 
 def window_medians(values: FloatArray, first: np.ndarray, past: np.ndarray) -> FloatArray:
     """Median of each ``values[first:past]``, NaN for an empty one; windows of one size at a time."""
     sizes = past - first
+    return _medians_of(values, first, sizes, np.unique(sizes[sizes > 0]))
+
+
+def _medians_of(
+    values: FloatArray, first: np.ndarray, sizes: np.ndarray, different: Iterable[int]
+) -> FloatArray:
+    """Median of so many values from each of ``first`` on, of windows whose size is one of the ``different`` ones."""
     medians = np.full(len(sizes), np.nan)
-    for size in np.unique(sizes[sizes > 0]):
+    for size in different:
         chosen = np.flatnonzero(sizes == size)
         medians[chosen] = _row_medians(values[first[chosen, None] + np.arange(size)])
     return medians

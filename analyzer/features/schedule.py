@@ -6,9 +6,9 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
+from analyzer.features.hyperparameters import known
 from analyzer.features.oscillation import amplitude, over_noise, residual_swings
 from analyzer.features.robust import theil_sen
-from analyzer.hyperparameters import canonical
 from analyzer.model import FloatArray, Measurement
 
 NOTHING = 0.01  # of the highest learning rate: below it nothing is learned any more
@@ -46,7 +46,7 @@ def highest(context: Context) -> Value:
     label="learning rate over the usual",
 )
 def over_usual(context: Context) -> Value:
-    optimizer = str(canonical(context.run.hyperparameters).get("optimizer", "")).lower()
+    optimizer = str(known(context).get("optimizer", "")).lower()
     adaptive = any(name in optimizer for name in ADAPTIVE)
     return context.value("lr.max") / (USUAL_ADAPTIVE if adaptive else USUAL)
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
-from analyzer.features.curves import BLOCKS, Curve, Unavailable
+from analyzer.features.curves import Curve, Unavailable
 from analyzer.features.robust import (
     Z_CAP,
-    block_medians,
     capped_ratio,
     kendall_tau,
     mann_kendall_z,
@@ -128,20 +127,24 @@ def trend_z(curve: Curve) -> Value:
 )
 def rise_from_min(curve: Curve) -> Value:
     curve.need(3)
-    best, last = curve.to_raw(curve.best), curve.to_raw(curve.end)
+    return curve.over(curve.best_step, float(curve.steps[-1]), _relative_rise(curve, curve.best, curve.end))
+
+
+def _relative_rise(curve: Curve, best: float, last: float) -> float:
+    """Of two costs, by what share of the better one the other is worse."""
+    best, last = curve.to_raw(best), curve.to_raw(last)
     if curve.direction == "higher":
         best, last = _error(curve, best), _error(curve, last)
     if best <= 0:
         raise Unavailable(f"the best {curve.role} is not positive, so a relative rise means nothing", ())
-    return curve.over(curve.best_step, float(curve.steps[-1]), last / best - 1)
+    return last / best - 1
 
 
 def _error(curve: Curve, value: float) -> float:
     """A score of at most 1 (or 100) as the error that is left."""
-    top = float(np.max(curve.raw))
-    if np.min(curve.raw) < 0 or top > 100:
+    if np.min(curve.raw) < 0 or np.max(curve.raw) > 100:
         raise Unavailable(f"{curve.role} has no known upper bound", (curve.role,))
-    return (1.0 if top <= 1 else 100.0) - value
+    return curve.top - value
 
 
 @curve_feature(
@@ -493,13 +496,8 @@ def floor_rise(curve: Curve) -> Value:
     curve.need(3)
     late = curve.n // 4 if curve.n >= 8 else curve.n // 3
     best, last = (float(np.min(part)) for part in (curve.cost[:-late], curve.cost[-late:]))
-    best, last = curve.to_raw(best), curve.to_raw(last)
-    if curve.direction == "higher":
-        best, last = _error(curve, best), _error(curve, last)
-    if best <= 0:
-        raise Unavailable(f"the best {curve.role} is not positive, so a relative rise means nothing", ())
     at = float(curve.steps[int(np.argmin(curve.cost[:-late]))])
-    return curve.over(at, float(curve.steps[-1]), last / best - 1)
+    return curve.over(at, float(curve.steps[-1]), _relative_rise(curve, best, last))
 
 
 @curve_feature(
@@ -514,7 +512,7 @@ def rise_trend_z(curve: Curve) -> Value:
     after = curve.cost[int(np.searchsorted(curve.steps, curve.best_step)) + 1 :]
     if len(after) < 5:
         raise Unavailable(f"fewer than 5 points of {curve.role} follow the best one", (curve.role,))
-    return curve.over(curve.best_step, float(curve.steps[-1]), mann_kendall_z(block_medians(after, BLOCKS)))
+    return curve.over(curve.best_step, float(curve.steps[-1]), mann_kendall_z(after))
 
 
 @curve_feature(
@@ -586,8 +584,8 @@ def chance_level(context: Context) -> float:
     """ln K, with K from num_classes, else from an accuracy that ends near 1 / K.
 
     Where a noisy accuracy leaves several K, the one whose ln K is nearest to the final training
-    loss; at chance level both agree, and where they do not, the accuracy is 1 / K by accident. An accuracy that rose there was learned, and tells no K.
-    K is at most 1000. Raises Unavailable.
+    loss; at chance level both agree, and where they do not, the accuracy is 1 / K by accident. An
+    accuracy that rose there was learned, and tells no K. K is at most 1000. Raises Unavailable.
     """
     try:
         classes = context.value("hparam.num_classes")
@@ -615,8 +613,7 @@ def chance_level(context: Context) -> float:
 
 def _fraction(accuracy: Curve, level: float) -> float:
     """A level of an accuracy, of at most 1; at least 1 / 1000."""
-    raw = accuracy.to_raw(level)
-    return max(1e-3, raw / 100 if np.max(accuracy.raw) > 1 else raw)
+    return max(1e-3, accuracy.to_raw(level) / accuracy.top)
 
 
 @feature(
@@ -654,6 +651,6 @@ def never_beyond_chance(context: Context) -> Value:
     role = "val_metric" if context.has("val_metric") else "train_metric"
     accuracy, loss = context.curve(role), context.curve("train_loss")
     accuracy.need(4)
-    shares = accuracy.raw / (1.0 if np.max(accuracy.raw) <= 1 else 100.0) * np.exp(chance)
+    shares = accuracy.raw / accuracy.top * np.exp(chance)
     stays = np.max(shares) <= 1.25 and np.median(shares[: max(1, accuracy.n // 5)]) >= 0.75
     return float(stays and loss.to_raw(loss.end) >= 0.97 * chance)
