@@ -529,11 +529,12 @@ def with_roles(series: Sequence[Series], overrides: Mapping[str, str] | None = N
 @lru_cache(maxsize=16)
 def _assigned(tags: tuple[str, ...], overrides: tuple[tuple[str, str], ...]) -> Mapping[str, RoleMatch]:
     """As ``assign_roles``, test values standing in; the runs of a folder mostly have the same tags."""
-    matches = assign_roles(tags, dict(overrides))
+    given = dict(overrides)
+    matches = assign_roles(tags, given)
     logged = Counter(match.role for match in matches.values())
     for tag, match in matches.items():
         held_out = match.role.replace("test_", "val_")
-        if match.role.startswith("test_") and not _logged(held_out, logged) and tag not in dict(overrides):
+        if match.role.startswith("test_") and not _logged(held_out, logged) and tag not in given:
             matches[tag] = match._replace(role=held_out)
     return matches
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.checkpoints.entries import is_buffer
+from analyzer.checkpoints.regions import real
 from analyzer.model import Checkpoint, FloatArray, TensorChange, TensorPath, TensorRef
 
 BLOCK = 1 << 22  # bytes of a tensor at a time
@@ -154,6 +155,4 @@ def aligned(refs: Sequence[TensorRef], block: int = 0) -> Iterator[list[FloatArr
 
 def _next(source: Iterator[NDArray[np.generic]]) -> FloatArray:
     block = next(source, None)
-    if block is None:
-        return np.zeros(0)
-    return np.abs(block) if block.dtype.kind == "c" else block.astype(np.float64)
+    return np.zeros(0) if block is None else real(block)

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyzer.checkpoints.changes import aligned
 from analyzer.checkpoints.entries import is_buffer
 from analyzer.checkpoints.onepass.layout import BLOCK
 from analyzer.checkpoints.onepass.moments import product_sum
+from analyzer.checkpoints.regions import real
 from analyzer.checkpoints.statistics import lookup_table, units_last
 from analyzer.model import Checkpoint, FloatArray, LayerStats, Scalar, TensorRef
 
@@ -226,7 +226,7 @@ def _adam_step(
 def _rms(ref: TensorRef) -> float:
     total, count = 0.0, 0
     for block in ref.blocks(BLOCK):
-        values = _float64(block)
+        values = real(block)
         total, count = total + product_sum(values, values), count + len(values)
         if count >= SAMPLED:
             break
@@ -327,9 +327,3 @@ def _still_units(stats: Iterable[LayerStats]) -> Iterator[DeadUnits]:
         median = s.unit_norm_median or 0.0
         if len(norms) > 1 and median > SMALLEST_MEDIAN:
             yield DeadUnits(s.name, len(norms), int(np.sum(norms < STILL * median)), "optimizer")
-
-
-def _float64(block: NDArray[np.generic] | None) -> FloatArray:
-    if block is None:
-        return np.zeros(0)
-    return np.abs(block) if block.dtype.kind == "c" else block.astype(np.float64)

@@ -357,6 +357,11 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
 
 
+def real(block: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Elements as float64; of complex ones the magnitude."""
+    return np.abs(block) if block.dtype.kind == "c" else block.astype(np.float64)
+
+
 def element_count(shape: tuple[int, ...]) -> int:
     count = 1
     for size in shape:

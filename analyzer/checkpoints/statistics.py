@@ -24,7 +24,7 @@ from analyzer.checkpoints.onepass.native import Kernel
 from analyzer.checkpoints.onepass.quantiles import Histogram
 from analyzer.checkpoints.onepass.scan import pieces, tally_piece
 from analyzer.checkpoints.onepass.tally import Tally, Units, add, add_by_unit
-from analyzer.checkpoints.regions import element_count
+from analyzer.checkpoints.regions import element_count, real
 from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, FloatArray, LayerStats, Problem, TensorRef
 
@@ -304,7 +304,7 @@ def _projections(ref: TensorRef, units: Units) -> FloatArray:
     for block in ref.blocks(BLOCK):
         place = np.arange(position, position + len(block))
         weight = direction[place % inputs if units.length else place // units.count]
-        real = np.abs(block) if block.dtype.kind == "c" else block.astype(np.float64)
-        add_by_unit(sums, np.where(np.isfinite(real), real, 0.0) * weight, position, units)
+        values = real(block)
+        add_by_unit(sums, np.where(np.isfinite(values), values, 0.0) * weight, position, units)
         position += len(block)
     return sums

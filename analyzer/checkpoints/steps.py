@@ -96,11 +96,13 @@ def _stopped(first: LayerStats, second: LayerStats, beta1: float, beta2: float, 
 
 def learning(stats: Iterable[LayerStats]) -> frozenset[str]:
     """Weights that had a gradient lately: Adam's first moment is not nothing beside its second."""
-    moments = {(s.name, s.slot): s for s in stats if s.slot in ("exp_avg", "exp_avg_sq")}
-    pairs = [
-        (s, moments.get((name, "exp_avg_sq"))) for (name, slot), s in moments.items() if slot == "exp_avg"
-    ]
-    return frozenset(m.name for m, v in pairs if v and v.l1 and m.l2 and m.l2**2 >= LATELY * v.l1)
+    stats = list(stats)
+    squares = {s.name: s.l1 for s in stats if s.slot == "exp_avg_sq"}
+    return frozenset(
+        s.name
+        for s in stats
+        if s.slot == "exp_avg" and s.l2 and (total := squares.get(s.name)) and s.l2**2 >= LATELY * total
+    )
 
 
 def _median(values: FloatArray) -> float | None:

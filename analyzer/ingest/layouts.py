@@ -91,7 +91,7 @@ def layout_for(lines: list[str], delimiter: str) -> Layout | None:
         alone = not any(rest.strip() for rest in lines[i + 1 :])
         alone = alone and all(len(header_cells(before, delimiter)) < 2 for before in lines[:i])
         if alone and len(header) > 1 and delimiter != SPACES:
-            return Layout(delimiter, tuple(header), i + 1, header=tuple(header))
+            return Layout(delimiter, header, i + 1, header=header)
     return headless(lines, delimiter)
 
 

@@ -412,11 +412,11 @@ def runs_apart(table: Table) -> list[NamedRun]:
     They do where the steps rise within each combination of words and start anew from one to the next; nothing is
     returned where they do not.
     """
+    other = (KEY_COLUMNS - RUN_COLUMNS) | SPLIT_COLUMNS
     naming = [
         labels
         for labels in (*table.labels, *numbered_runs(table))
-        if normalise(labels.name) not in KEY_COLUMNS - RUN_COLUMNS | SPLIT_COLUMNS
-        and labels.codes.min(initial=0) >= 0
+        if normalise(labels.name) not in other and labels.codes.min(initial=0) >= 0
     ]
     alone = [[labels] for labels in naming if normalise(labels.name) in RUN_COLUMNS]
     for chosen in (naming, *alone):

@@ -52,7 +52,9 @@ def _address(_: Any, pointer: Any) -> Any:
 
 @_jit
 def _read(file: int, address: int, size: int, offset: int) -> int:
-    """Bytes read, fewer than ``size`` only where the file ends or cannot be read."""
+    """Bytes read, fewer than ``size`` only where the file ends or cannot be read; without a file all are there."""
+    if file < 0:
+        return size
     done = 0
     while done < size:
         got = _pread(file, address + done, size - done, offset + done)
@@ -245,9 +247,7 @@ def _single(
     done, row = 0, 0
     while done < count:
         size = min(block // 4, count - done)
-        read = size
-        if file >= 0:
-            read = _read(file, _address(buffer), size * 4, offset + done * 4) // 4
+        read = _read(file, _address(buffer), size * 4, offset + done * 4) // 4
         _block(x[:read], bins, units, position + done, length, rows[row], counts, scratch)
         done, row = done + read, row + 1
         if read < size:
@@ -313,9 +313,7 @@ def _coded(width: int, values_of: Any) -> Any:
         done = 0
         while done < count:
             size = min(block // width, count - done)
-            read = size
-            if file >= 0:
-                read = _read(file, _address(buffer), size * width, offset + done * width) // width
+            read = _read(file, _address(buffer), size * width, offset + done * width) // width
             for start in range(0, read, STRETCH):
                 part = codes[start : min(read, start + STRETCH)]
                 _count(part, bins)
