@@ -11,29 +11,23 @@ import click
 
 from analyzer._version import __version__
 from analyzer.auditing.commands import audit_group
+from analyzer.commandline import (
+    EXIT_FOUND,
+    EXIT_NOTHING,
+    EXIT_USAGE,
+    LEVELS,
+    PATHS,
+    UnnamedCommand,
+    beside,
+    one_on_stdout,
+    overrides,
+)
 
 if TYPE_CHECKING:
     from analyzer.model import Report, Rule, RunReport
     from analyzer.pipeline import Forward
 
 FORMATS = ("terminal", "html", "json", "markdown", "junit", "github", "csv", "png", "pdf")
-FAIL_LEVELS = ("never", "info", "warning", "critical")
-EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING = 1, 2, 3
-
-
-DIAGNOSIS = "(paths)"  # the command without a name: nobody has a path of this one
-
-
-class Unnamed(click.Context):
-    """The context of a command whose name is never typed: usage speaks of ``analyze`` alone."""
-
-    @property
-    def command_path(self) -> str:
-        return self.parent.command_path if self.parent else super().command_path
-
-
-class Diagnosis(click.Command):
-    context_class = Unnamed
 
 
 class PathOrCommand(click.Group):
@@ -45,7 +39,7 @@ class PathOrCommand(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in ("--help", "-h", "--version") and not self._is_command(args):
-            args = [DIAGNOSIS, *args]
+            args = [PATHS, *args]
         return super().parse_args(ctx, args)
 
     def _is_command(self, args: Sequence[str]) -> bool:
@@ -64,7 +58,7 @@ class PathOrCommand(click.Group):
 
     def _asks_more(self, group: click.Group, rest: Sequence[str]) -> bool:
         """Whether an option follows that the group's command for paths has, and the diagnosis has not."""
-        ours, theirs = (found.commands.get(DIAGNOSIS) for found in (self, group))
+        ours, theirs = (found.commands.get(PATHS) for found in (self, group))
         known = {name for param in ours.params for name in param.opts} if ours else set()
         more = {name for param in theirs.params for name in param.opts} - known if theirs else set()
         return any(word.partition("=")[0] in more for word in rest)
@@ -74,7 +68,7 @@ class PathOrCommand(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options of the diagnosis first: they are what ``analyze --help`` is asked for."""
-        options = (p for p in self.commands[DIAGNOSIS].params if isinstance(p, click.Option))
+        options = (p for p in self.commands[PATHS].params if isinstance(p, click.Option))
         records = (option.get_help_record(ctx) for option in options)
         with formatter.section("Options of a diagnosis"):
             formatter.write_dl([record for record in records if record])
@@ -102,7 +96,7 @@ def _paths_argument(function: Any) -> Any:
     return click.argument("paths", nargs=-1, required=True, type=click.Path())(function)
 
 
-@cli.command(DIAGNOSIS, cls=Diagnosis, hidden=True)
+@cli.command(PATHS, cls=UnnamedCommand, hidden=True)
 @_paths_argument
 @click.option(
     "--report",
@@ -135,7 +129,7 @@ def _paths_argument(function: Any) -> Any:
 )
 @click.option(
     "--fail-on",
-    type=click.Choice(FAIL_LEVELS),
+    type=click.Choice(LEVELS),
     default="never",
     show_default=True,
     help="Exit with 1 when a finding is at least this severe.",
@@ -166,9 +160,9 @@ def run_command(
 
     targets = _targets(output, formats or ("terminal",))
     rules = _rules(rule_folders, select, ignore)
-    overrides = _overrides(roles)
+    given_roles = overrides(roles)
     progress = None if quiet else _progress()
-    report = analyze_paths(paths, rules, overrides, progress)
+    report = analyze_paths(paths, rules, given_roles, progress)
     if progress:
         progress(-1, 0, "")
     if not report.runs and targets.get("terminal", paths) is None:
@@ -191,17 +185,6 @@ def _rules(
     except AnalyzerError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_USAGE)
-
-
-def _overrides(roles: Sequence[str]) -> dict[str, str]:
-    if not roles:
-        return {}
-    from analyzer.roles import parse_override
-
-    try:
-        return dict(parse_override(text) for text in roles)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--role") from error
 
 
 def _progress() -> Any:
@@ -230,12 +213,11 @@ def _targets(output: Path | None, names: Sequence[str]) -> dict[str, Path | None
     elif str(output) != "-":
         stem = output / "report" if output.is_dir() else output
         own = len(targets) == 1 and stem is output
-        kept = stem.with_suffix("") if stem.suffix in {m.SUFFIX for m in known().values()} else stem
+        every = {module.SUFFIX for module in known().values()}
         for name, suffix in suffixes.items():
             if own or name != "terminal":
-                targets[name] = output if own else kept.with_name(kept.name + suffix)
-    if list(targets.values()).count(None) > 1:
-        raise click.UsageError("Several formats cannot share stdout: name their files with --output STEM.")
+                targets[name] = output if own else beside(stem, suffix, every)
+    one_on_stdout(targets.values())
     return targets
 
 
@@ -366,7 +348,7 @@ def _exit_code(report: Report, fail_on: str) -> int:
 @click.option("--verbose", "-v", is_flag=True, help="Every tensor, all remedies.")
 @click.option(
     "--fail-on",
-    type=click.Choice(FAIL_LEVELS),
+    type=click.Choice(LEVELS),
     default="never",
     show_default=True,
     help="Exit with 1 when a finding is at least this severe.",

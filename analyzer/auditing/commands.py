@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,26 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyzer.commandline import (
+    EXIT_FOUND,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING,
+    EXIT_USAGE,
+    LEVELS,
+    PATHS,
+    UnnamedCommand,
+    beside,
+    one_on_stdout,
+    overrides,
+)
+
 if TYPE_CHECKING:
     from analyzer.auditing.changes import Changes
     from analyzer.auditing.course import Audit, Options
 
 FORMATS = ("terminal", "html", "json", "jsonl", "parquet", "junit")
-LEVELS = ("never", "info", "warning", "critical")
-EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERRUPTED = 1, 2, 3, 130
-RUNS = "(paths)"  # the command without a name
-
-
-class Unnamed(click.Context):
-    """The context of a command whose name is never typed."""
-
-    @property
-    def command_path(self) -> str:
-        return self.parent.command_path if self.parent else super().command_path
-
-
-class Audited(click.Command):
-    context_class = Unnamed
 
 
 class PathsOrCommand(click.Group):
@@ -41,14 +38,14 @@ class PathsOrCommand(click.Group):
         word = args[0] if args else ""
         named = word in self.commands and (not Path(word).exists() or Path(*args[1:2]).is_file())
         if args and not named and word not in ("--help", "-h"):
-            args = [RUNS, *args]
+            args = [PATHS, *args]
         return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("analyze audit", "PATH... [OPTIONS]\n       analyze audit COMMAND [ARGS]...")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records = (p.get_help_record(ctx) for p in self.commands[RUNS].params if isinstance(p, click.Option))
+        records = (p.get_help_record(ctx) for p in self.commands[PATHS].params if isinstance(p, click.Option))
         with formatter.section("Options of an audit"):
             formatter.write_dl([record for record in records if record])
         super().format_options(ctx, formatter)
@@ -119,7 +116,7 @@ def _since(context: click.Context, option: click.Parameter, text: str | None) ->
         raise click.BadParameter(f"'{text}' is neither a date like 2025-11-03 nor a span like 7d") from None
 
 
-@audit_group.command(RUNS, cls=Audited, hidden=True)
+@audit_group.command(PATHS, cls=UnnamedCommand, hidden=True)
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @_options
 def audit_command(paths: tuple[str, ...], **given: Any) -> None:
@@ -129,7 +126,6 @@ def audit_command(paths: tuple[str, ...], **given: Any) -> None:
     Exit codes: 0 nothing at or above --fail-on; 1 something was;
     2 wrong usage, a broken rule or an unusable ledger; 3 nothing could be read.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's start costs half without its threads
     from analyzer.auditing.course import audit
     from analyzer.auditing.progress import Progress
 
@@ -157,17 +153,12 @@ def _say_nothing_found(found: Audit) -> None:
 def _asked(given: dict[str, Any]) -> Options:
     from analyzer.auditing.course import Options
     from analyzer.auditing.engines import Engine, cores
-    from analyzer.roles import parse_override
 
-    try:
-        roles = tuple(parse_override(text) for text in given["roles"])
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--role") from error
     same = ("ledger", "limit", "since", "shard", "where", "select", "ignore", "timeout")
     return Options(
         engine=Engine(given["engine"], given["jobs"] or cores(), given["address"]),
         rules=tuple(map(str, given["rule_folders"])),
-        roles=roles,
+        roles=tuple(overrides(given["roles"]).items()),
         memory=int(given["memory"] * 2**30),
         **{name: given[name] for name in same},
     )
@@ -198,15 +189,11 @@ def _targets(output: Path | None, formats: Sequence[str]) -> dict[str, Path | No
     if stem and len(names) == 1:
         return {names[0]: stem}
     targets: dict[str, Path | None] = {}
-    common = stem or Path("audit")
-    if common.suffix in SUFFIXES.values():
-        common = common.with_suffix("")
     for name in names:
-        own = common.with_name(common.name + SUFFIXES[name])
+        own = beside(stem or Path("audit"), SUFFIXES[name], SUFFIXES.values())
         bare = name in ("html", "parquet") and not output
         targets[name] = own if bare or (stem and name != "terminal") else None
-    if list(targets.values()).count(None) > 1:
-        raise click.UsageError("Several formats cannot share stdout: name their files with --output STEM.")
+    one_on_stdout(targets.values())
     if targets.get("parquet", stem) is None and "parquet" in targets:
         raise click.UsageError("Parquet is no text: name its file with --output.")
     return targets
