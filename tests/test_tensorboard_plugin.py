@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             yield found[1]
         finally:
-            process.terminate()
+            process.kill()  # asked to end, it was once seen to go on serving
 
 
 def got(url: str) -> tuple[str, dict[str, str]]:

@@ -13,7 +13,8 @@ from analyzer.model import Rule
 
 # What neither reads nor measures; any change of all the rest means that runs must be read again.
 TELLING = (
-    "auditing", "callbacks", "cli.py", "commandline.py", "insight", "notebook.py", "report", "rulebook", "tensorboard_plugin.py",
+    "auditing", "callbacks", "cli.py", "commandline.py", "insight", "notebook.py", "report", "rulebook",
+    "tensorboard_plugin.py",
 )  # fmt: skip
 KEEPING = ("auditing/record.py", "insight/member.py", "report/json_report.py")  # what is kept of a run
 JUDGING = ("rulebook", "auditing/examine.py", "insight/waste.py")
