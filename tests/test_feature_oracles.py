@@ -408,6 +408,30 @@ def test_metrics_that_lost_and_scores_that_never_were_right_are_told():
         assert compute(run_of({"val_wer": rates}))["class.nothing_right"].value == right
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("share", [0.6, 0.73, 0.95])
+def test_the_loss_of_one_answer_for_all_is_that_of_the_majority(share, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(20000) < share
+    sure = 1 / (1 + np.exp(-rng.logistic(0, 3, 20000)))  # of each case what is known of it, which is much
+    known = rng.random(20000) < sure
+    curves = {
+        "guessing": (np.mean(labels), -np.mean(np.log(np.where(labels, share, 1 - share)))),
+        "knowing": (
+            np.mean(known == (sure > 0.5)),
+            -np.mean(np.log(np.clip(np.where(known, sure, 1 - sure), 1e-9, 1))),
+        ),
+    }
+    found = {
+        name: value(
+            "class.loss_over_majority", val_accuracy=accuracy + np.zeros(6), val_loss=loss + np.zeros(6)
+        )
+        for name, (accuracy, loss) in curves.items()
+    }
+    assert found["guessing"] == pytest.approx(1, abs=0.05)
+    assert found["knowing"] < 0.9
+
+
 def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
     curve = 0.5 + noise(120, 1, 0.005)
     curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins

@@ -248,6 +248,38 @@ def test_spikes_are_counted_where_they_are():
     assert measure("train_loss.spike_count", train_loss=falling(500, noise=0.05)).value == 0
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("points", [8, 12, 23])
+def test_a_burst_among_few_points_is_a_spike(points, seed):
+    rng = np.random.default_rng(seed)
+    curve = falling(points, noise=0) * np.exp(rng.normal(0, 0.05, points))
+    burst = curve.copy()
+    at = int(rng.integers(1, points - 3))
+    burst[at] *= 30
+    burst[at + 1] *= rng.choice([1, 4])
+    assert measure("train_loss.spike_count", train_loss=curve).value == 0
+    found = measure("train_loss.spike_count", train_loss=burst)
+    assert found.items == (str(at),)
+    assert measure("train_loss.spike_rise", train_loss=burst).value > 10
+
+
+def test_what_a_short_log_starts_or_ends_with_is_no_spike():
+    falls = 100.0 * 0.3 ** np.arange(12)
+    assert measure("train_loss.spike_count", train_loss=falls).value == 0
+    lost = np.concatenate([falls[:9], [90.0, 95.0, 80.0]])
+    assert measure("train_loss.spike_count", train_loss=lost).value == 0
+
+
+def test_few_batches_of_heavy_tailed_noise_have_no_spikes():
+    rng = np.random.default_rng(3)
+    found = [
+        measure("train_loss.spike_count", train_loss=falling(n, noise=0) * rng.gamma(1.0, 1.0, n)).value
+        for n in (8, 12, 16, 20)
+        for _ in range(50)
+    ]
+    assert np.mean(np.array(found) > 0) < 0.05
+
+
 def test_a_learning_rate_step_down_is_no_spike():
     curve = np.concatenate([np.full(250, 1.0), np.full(250, 0.4)]) + 0.01 * RNG.standard_normal(500)
     assert measure("train_loss.spike_count", train_loss=curve).value == 0

@@ -134,6 +134,26 @@ def same_answer(context: Context) -> Value:
 
 
 @feature(
+    "class.loss_over_majority",
+    "ratio",
+    "final loss over that of giving every example the same answer, as right as the final accuracy: about 1 where two "
+    "classes are told apart by nothing but their frequency",
+    low=0,
+    label="loss against that of one answer for all",
+)
+def loss_over_majority(context: Context) -> Value:
+    """The entropy of right and wrong at that accuracy; of held-out data or, where none were logged, of training."""
+    part = "val" if context.has("val_metric") and context.has("val_loss") else "train"
+    accuracy, loss = context.curve(f"{part}_metric"), context.curve(f"{part}_loss")
+    if accuracy.measure != "accuracy":
+        raise Unavailable("no accuracy was logged", (f"{part}_accuracy",))
+    right = accuracy.to_raw(accuracy.end) / accuracy.top
+    if not 0 < right < 1:
+        raise Unavailable("the accuracy is at its bound", (f"{part}_accuracy",))
+    return loss.to_raw(loss.end) / float(-right * np.log(right) - (1 - right) * np.log(1 - right))
+
+
+@feature(
     "class.metrics_lost",
     "ratio",
     "share of the held-out metrics of known direction that lost a tenth of their progress again by the end",

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.features import Value, curve_feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.features.robust import MAD_TO_SIGMA, mad_sigma, running_median
+from analyzer.features.robust import MAD_TO_SIGMA, mad_sigma, median, point_noise, running_median
 from analyzer.model import FloatArray, Measurement
 
 SIGMAS = 8.0
@@ -17,6 +17,12 @@ ISOLATED = 0.4  # of the jumps of at least half the size: noise with a heavy tai
 MANY, COMMON = 20, 0.005  # more jumps than this, and more than this share of the points, are noise
 GAP = 2.0  # times as high as the next: it stands out
 HEIGHT = 0.25  # of the way covered: a smaller jump does not matter, however significant
+FEWEST, FEW = 8, 24  # points: of fewer nothing can be told, of more the noise is known
+FEW_RISE = 2.5  # times the level on both sides: of a few points one seldom is so high, whatever the noise
+FEW_SIGMAS = 5.0  # and of their scatter, on a log scale
+FEW_SHARE = 0.2  # of the points: more bursts than that are noise
+BURST = 2  # points at most
+SIDE = 3  # points that make the level before, and after
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,11 @@ _FOUND: WeakKeyDictionary[Curve, Spikes] = WeakKeyDictionary()
 
 
 def find_spikes(curve: Curve) -> Spikes:
-    curve.need(24)
+    curve.need(FEWEST)
     if curve.span <= 0:
         raise Unavailable(f"{curve.role} never changes", (curve.role,))
     if (known := _FOUND.get(curve)) is None:
-        known = _FOUND[curve] = _find(curve)
+        known = _FOUND[curve] = _find(curve) if curve.n >= FEW else _find_among_few(curve)
     return known
 
 
@@ -46,7 +52,7 @@ _CALM: WeakKeyDictionary[Curve, FloatArray] = WeakKeyDictionary()
 
 def without_jumps(curve: Curve) -> FloatArray:
     """The linear cost with every jump beyond the noise cut down to it, so that one outlier is no swing."""
-    if curve.n < 24:
+    if curve.n < FEW:
         return curve.linear
     if (known := _CALM.get(curve)) is None:
         known = _CALM[curve] = _cut_down(curve)
@@ -65,6 +71,38 @@ def _find(curve: Curve) -> Spikes:
     if curve.log and not (len(found.steps) and found.isolated):
         return _jumps(curve, curve.linear, curve.linear_level, curve.linear_span, False)
     return found
+
+
+def _find_among_few(curve: Curve) -> Spikes:
+    """Bursts of at most two points among 8 to 23: far above the levels on both sides, on a log scale.
+
+    The noise is that of the points outside of all bursts. What the log ends with may be the start of anything.
+    """
+    if curve.direction == "higher" or np.min(curve.raw) <= 0:
+        raise Unavailable(f"{curve.role} has {curve.n} points; {FEW} are needed", (curve.role,))
+    values = np.log(curve.raw)
+    middle = np.arange(1, curve.n - BURST)
+    sides = np.array([_sides(values, i) for i in middle.tolist()])
+    upper, lower = sides.max(axis=1), sides.min(axis=1)
+    above, below = values[middle] - upper, lower - values[middle]
+    bar = float(np.log(FEW_RISE))
+    beside = np.unique(np.clip(middle[above > bar][:, None] + [-1, 0, 1], 0, curve.n - 1))
+    bar = max(bar, FEW_SIGMAS * point_noise(np.delete(values, beside)))
+    high = _groups(above > bar, above, 0, apart=1)
+    heights = curve.raw[middle[high]] - np.exp(upper[high])
+    return Spikes(
+        curve.steps[middle[high]],
+        heights / curve.linear_span,
+        np.ones(len(high)),  # the median of what follows is low again
+        np.expm1(above[high]),
+        int(np.sum(below > bar)),
+        len(high) <= FEW_SHARE * curve.n,
+    )
+
+
+def _sides(values: FloatArray, i: int) -> tuple[float, float]:
+    """Levels before and after a burst whose highest point is at ``i``."""
+    return median(values[max(0, i - SIDE) : i]), median(values[i + 1 : i + 1 + SIDE])
 
 
 def _jumps(curve: Curve, cost: FloatArray, level: FloatArray, span: float, log: bool) -> Spikes:
@@ -126,12 +164,15 @@ def _sigma(residual: FloatArray, level: FloatArray, skip: int, batches: bool) ->
     return np.asarray(np.maximum(overall, MAD_TO_SIGMA * around))
 
 
-def _groups(mask: np.ndarray, height: FloatArray, skip: int) -> np.ndarray:
-    """Index of the highest point of each run of True, of those whose highest is at or after ``skip``."""
+def _groups(mask: np.ndarray, height: FloatArray, skip: int, apart: int = 3) -> np.ndarray:
+    """Index of the highest point of each run of True, of those whose highest is at or after ``skip``.
+
+    Runs no more than ``apart`` from each other are one.
+    """
     index = np.flatnonzero(mask)
     if not len(index):
         return index
-    groups = np.split(index, np.flatnonzero(np.diff(index) > 3) + 1)
+    groups = np.split(index, np.flatnonzero(np.diff(index) > apart) + 1)
     highest = np.array([g[np.argmax(height[g])] for g in groups])
     return np.asarray(highest[highest >= skip])
 
