@@ -432,6 +432,18 @@ def test_the_loss_of_one_answer_for_all_is_that_of_the_majority(share, seed):
     assert found["knowing"] < 0.9
 
 
+@pytest.mark.parametrize("scale", [1, 100])
+def test_a_setback_is_what_the_first_evaluation_knew_and_the_next_ones_lost(scale):
+    ruined = scale * np.array([0.8, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.78, 0.82, 0.85])
+    assert value("val_metric.setback", val_accuracy=ruined) == pytest.approx(1 - 0.5 / 0.8)
+    assert value("val_metric.setback_end", val_accuracy=ruined) == pytest.approx(0.9)
+    lost = np.concatenate([ruined[:1], np.minimum(ruined[1:], 0.7 * scale)])
+    assert value("val_metric.setback_end", val_accuracy=lost) == 1
+    rises = scale * np.linspace(0.3, 0.9, 12)
+    rises[2] = 0.1 * scale  # one bad evaluation
+    assert value("val_metric.setback", val_accuracy=rises) == 0
+
+
 def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
     curve = 0.5 + noise(120, 1, 0.005)
     curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins

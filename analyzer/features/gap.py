@@ -424,6 +424,48 @@ def best_train_level(context: Context) -> Value:
 
 def _fraction(curve: Curve, part: slice) -> float:
     """Best value of a part of a bounded score, as a fraction; percent are recognised."""
+    return float(np.max(_score(curve).raw[part])) / curve.top
+
+
+def _score(curve: Curve) -> Curve:
+    """The curve, where it is a score of 0 to 1 or to 100; raises Unavailable."""
     if curve.direction != "higher" or np.min(curve.raw) < 0 or np.max(curve.raw) > 100:
         raise Unavailable(f"{curve.role} is not a score between 0 and 1", (curve.role,))
-    return float(np.max(curve.raw[part])) / curve.top
+    return curve
+
+
+@feature(
+    "val_metric.setback",
+    "ratio",
+    "share of the first validation score that was lost, in two evaluations in a row, within the first third of the run",
+    low=0,
+    high=1,
+    label="early loss of the first score",
+)
+def setback(context: Context) -> Value:
+    curve = _score(context.curve("val_metric"))
+    curve.need(9)
+    first, early = float(curve.raw[0]), curve.raw[1 : curve.n // 3 + 1]
+    if first <= 0:
+        raise Unavailable("the first score is 0", ("val_metric",))
+    kept = np.maximum(early[:-1], early[1:])  # the better of two neighbours
+    lowest = int(np.argmin(kept)) + 1
+    lost = max(0.0, 1 - float(kept.min()) / first)
+    return curve.over(float(curve.steps[lowest]), float(curve.steps[lowest + 1]), lost)
+
+
+@feature(
+    "val_metric.setback_end",
+    "ratio",
+    "share of the run after which the validation score is back at its first level, after a setback; 1 where it never is",
+    low=0,
+    high=1,
+    label="first score regained",
+)
+def setback_end(context: Context) -> Value:
+    curve = context.curve("val_metric")
+    lowest = context.measure("val_metric.setback")
+    if not isinstance(lowest, Measurement) or lowest.value <= 0 or lowest.steps is None:
+        raise Unavailable("the validation score had no setback", ("val_metric",))
+    after = (curve.steps > lowest.steps[1]) & (curve.raw >= curve.raw[0])
+    return curve.position(float(curve.steps[np.argmax(after)])) if after.any() else 1.0
