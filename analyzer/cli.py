@@ -12,7 +12,9 @@ import click
 from analyzer._version import __version__
 from analyzer.auditing.commands import audit_group
 from analyzer.commandline import (
+    ANYWHERE,
     EXIT_FOUND,
+    EXIT_INTERRUPTED,
     EXIT_NOTHING,
     EXIT_USAGE,
     LEVELS,
@@ -41,6 +43,13 @@ class PathOrCommand(click.Group):
         if args and args[0] not in ("--help", "-h", "--version") and not self._is_command(args):
             args = [PATHS, *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # 1, click's own code for it, means that something was found
+            click.echo("\nInterrupted.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
 
     def _is_command(self, args: Sequence[str]) -> bool:
         word, rest = args[0], args[1:]
@@ -93,7 +102,7 @@ def cli() -> None:
 
 def _paths_argument(function: Any) -> Any:
     """Paths and URLs: as text, since ``Path`` would make ``s3:/x`` of ``s3://x``."""
-    return click.argument("paths", nargs=-1, required=True, type=click.Path())(function)
+    return click.argument("paths", nargs=-1, required=True, type=ANYWHERE)(function)
 
 
 @cli.command(PATHS, cls=UnnamedCommand, hidden=True)
@@ -269,11 +278,16 @@ def _encodes(stream: Any) -> bool:
 
 
 def _print(text: str | bytes) -> None:
-    if isinstance(text, bytes):
-        sys.stdout.buffer.write(text)
-        return
     encoding = sys.stdout.encoding or "utf-8"
-    click.echo(text.encode(encoding, "replace").decode(encoding), nl=not text.endswith("\n"), color=True)
+    shown = text if isinstance(text, bytes) else text.encode(encoding, "replace").decode(encoding)
+    try:
+        click.echo(shown, nl=isinstance(text, str) and not text.endswith("\n"), color=True)
+    except BrokenPipeError:  # who read it has seen enough
+        raise
+    except OSError as error:
+        click.echo(f"stdout: cannot be written: {error.strerror}", err=True)
+        sys.stdout = None  # else Python tries once more when it ends
+        sys.exit(EXIT_USAGE)
 
 
 def _say_nothing_read(report: Report, paths: Sequence[str]) -> None:
@@ -283,7 +297,7 @@ def _say_nothing_read(report: Report, paths: Sequence[str]) -> None:
     named = ", ".join(plain(masked(p)) for p in paths)
     click.echo(f"Nothing could be read at {named}.", err=True)
     for problem in report.problems[:20]:
-        hint = _similar(problem.path) if problem.kind == "missing" else ""
+        hint = _meant(problem.path) if problem.kind == "missing" else ""
         click.echo(f"  {plain(problem.path)}: {plain(problem.message)}{plain(hint)}", err=True)
     if len(report.problems) > 20:
         click.echo(f"  and {len(report.problems) - 20} more", err=True)
@@ -294,10 +308,14 @@ def _say_nothing_read(report: Report, paths: Sequence[str]) -> None:
         click.echo("  several, or a log itself: event files, CSV, JSON, console output and more.", err=True)
 
 
-def _similar(path: str) -> str:
-    """``; did you mean …`` for a path whose folder holds something of a similar name."""
+def _meant(path: str) -> str:
+    """``; did you mean …`` for a path like a command, or whose folder holds something of a similar name."""
     from difflib import get_close_matches
 
+    if path == "-":
+        return "; standard input is not read, save it to a file"
+    if command := get_close_matches(path, [name for name in cli.commands if name != PATHS], 1, 0.8):
+        return f"; did you mean the command `analyze {command[0]}`?"
     given = Path(path)
     try:
         beside = [entry.name for entry in given.parent.iterdir()]
@@ -317,7 +335,7 @@ def _exit_code(report: Report, fail_on: str) -> int:
 
 
 @cli.command("checkpoint")
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=ANYWHERE)
 @click.option("--json", "form", flag_value="json", help="One JSON object on stdout (with --each a list).")
 @click.option("--csv", "form", flag_value="csv", help="One row per tensor on stdout.")
 @click.option(

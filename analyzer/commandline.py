@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+ANYWHERE = click.Path(readable=False)  # one path that cannot be read must not cost the others
 LEVELS = ("never", "info", "warning", "critical")  # of --fail-on
 EXIT_FOUND, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERRUPTED = 1, 2, 3, 130
 PATHS = "(paths)"  # the name of a group's command without a name: nobody has a path of this one

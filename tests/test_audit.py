@@ -419,9 +419,10 @@ def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
         connection.commit()
     for path in (text, other):
         before = path.read_bytes()
-        with pytest.raises(LedgerError), open_ledger(path):
+        with pytest.raises(LedgerError) as told, open_ledger(path):
             pass
         assert path.read_bytes() == before
+        assert "give another place" in str(told.value) or "delete it" not in str(told.value)
 
 
 @pytest.mark.usefixtures("in_process")

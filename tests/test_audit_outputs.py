@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ from analyzer.auditing.changes import changes, findings_of
 from analyzer.auditing.course import Audit, Options, audit
 from analyzer.auditing.progress import Progress, duration
 from analyzer.cli import cli
+from analyzer.model import Problem
 from analyzer.report import audit_html
 
 SCHEMA = Path(audit_html.__file__).parent / "assets" / "report.schema.json"
@@ -81,6 +83,14 @@ def test_junit_fails_the_sick_runs(found: Audit, tmp_path: Path) -> None:
     failed = {case.get("name") for case in suite if case.find("failure") is not None}
     assert failed == {outputs.plain_block(r.name) for r in found.records if r.verdict == "warning"}
     assert (suite.get("failures"), suite.get("errors"), suite.get("tests")) == ("4", "1", "8")
+
+
+def test_junit_skips_files_that_are_nothing_of_ours(found: Audit, tmp_path: Path) -> None:
+    readme = Problem("runs/README.md", "passed-over", "neither log nor checkpoint")
+    written_suite = written(replace(found, problems=(readme,)), "junit", tmp_path)
+    suite = ElementTree.parse(written_suite).getroot()[0]
+    skipped = [case for case in suite if case.find("skipped") is not None]
+    assert suite.get("errors") == "0" and suite.get("skipped") == str(len(skipped)) == "1"
 
 
 def test_the_terminal_gets_counts_findings_and_no_control_characters(found: Audit) -> None:
@@ -205,6 +215,8 @@ def test_the_command_tells_by_its_exit_code(tmp_path: Path) -> None:
     assert run("audit", tmp_path / "runs", *ledger, "--shard", "3/2").exit_code == 2
     none = run("audit", tmp_path / "runs", *ledger, "--where", "lr > 5")
     assert none.exit_code == 0 and "No run fits" in none.output
+    late = run("audit", tmp_path / "runs", *ledger, "--since", "2100-01-01")
+    assert late.exit_code == 0 and "leaves out all 1" in late.output
     missing = run("audit", tmp_path / "nowhere", *ledger)
     assert missing.exit_code == 3 and "no such file" in missing.output
 

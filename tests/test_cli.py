@@ -80,6 +80,66 @@ def test_a_missing_path_does_not_cost_the_others() -> None:
     assert [(p["path"], p["kind"]) for p in report_of(result)["problems"]] == [("nope", "missing")]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder has no such mode there")
+def test_a_folder_that_may_not_be_read_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    overfitting(Path("exp/metrics.csv"))
+    Path("closed").mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, *rest, **more: path != "closed" and access(path, *rest, **more)
+    )
+    for command in ((), ("audit",)):
+        result = analyze(*command, "exp", "closed", "--report", "json")
+        assert result.exit_code == 0 and len(report_of(result)["runs"]) == 1
+
+
+def test_an_interrupted_diagnosis_does_not_end_like_one_that_found_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analyzer.pipeline.analyze_paths", interrupted)
+    result = analyze("exp")
+    assert result.exit_code == 130 and "Interrupted" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_stdout_ends_with_2_and_the_reason() -> None:
+    overfitting(Path("exp/metrics.csv"))
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "analyzer", "exp"]
+        result = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path.cwd(),
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert (
+        result.returncode == 2
+        and result.stderr.strip() == "stdout: cannot be written: No space left on device"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("checkpont", "did you mean the command `analyze checkpoint`?"),
+        ("-", "standard input is not read"),
+        ("metrix.csv", "did you mean metrics.csv?"),
+    ],
+)
+def test_a_path_that_is_not_there_may_be_meant_otherwise(word: str, hint: str) -> None:
+    overfitting(Path("metrics.csv"))
+    assert hint in analyze(word).stderr
+
+
+def test_folders_of_runs_are_no_misspelt_commands() -> None:
+    assert "did you mean" not in analyze("runs").stderr
+
+
 def test_an_empty_folder_ends_with_3_and_says_so() -> None:
     Path("empty").mkdir()
     result = analyze("empty")

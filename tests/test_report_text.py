@@ -16,7 +16,7 @@ import report_fixtures as fixtures
 from markdown_it import MarkdownIt
 
 import analyzer.report
-from analyzer.model import Report, Run, RunReport
+from analyzer.model import Problem, Report, Run, RunReport
 from analyzer.report import formats, render
 from analyzer.report.escape import ascii_only, clip, plain
 
@@ -149,6 +149,13 @@ def test_junit_shows_every_run_and_every_problem() -> None:
     assert found[4].get("failures") == "0" and found[4].get("tests") == "1"
     error = found[-1].find(".//error")
     assert error is not None and error.get("type") == "too-large"
+
+
+def test_files_that_are_nothing_of_ours_turn_no_build_red() -> None:
+    report = Report((), (Problem("runs/README.md", "passed-over", "neither log nor checkpoint"),))
+    suite = suites(report)[0]
+    assert (suite.get("errors"), suite.get("skipped")) == ("0", "1")
+    assert [level for level, *_ in annotations(report)] == ["notice"]
 
 
 # GitHub's workflow commands

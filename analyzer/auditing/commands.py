@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyzer.commandline import (
+    ANYWHERE,
     EXIT_FOUND,
     EXIT_INTERRUPTED,
     EXIT_NOTHING,
@@ -117,7 +118,7 @@ def _since(context: click.Context, option: click.Parameter, text: str | None) ->
 
 
 @audit_group.command(PATHS, cls=UnnamedCommand, hidden=True)
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", nargs=-1, required=True, type=ANYWHERE)
 @_options
 def audit_command(paths: tuple[str, ...], **given: Any) -> None:
     """Diagnose every run at or below PATHS; what was read before and has not changed is not read again.
@@ -133,9 +134,13 @@ def audit_command(paths: tuple[str, ...], **given: Any) -> None:
     progress = None if given["quiet"] else Progress(sys.stderr)
     with _errors():
         found = audit(paths, _asked(given), progress)
+        if not found.records and targets.get("terminal", paths) is None:
+            del targets["terminal"]  # stderr says it all
         _write(found, targets, given["verbose"])
     if not found.records and found.counts.found and given["where"]:
         click.echo("No run fits --where.", err=True)
+    elif not found.records and found.left_out:
+        click.echo(f"No run is left: --since or --shard leaves out all {found.left_out:,}.", err=True)
     elif not found.records:
         _say_nothing_found(found)
         sys.exit(EXIT_NOTHING)

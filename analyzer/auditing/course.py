@@ -63,6 +63,7 @@ class Audit:
     ledger: Path
     places: tuple[tuple[int, int], ...] = ()  # of the records' documents in the ledger
     renamed: tuple[tuple[str, str], ...] = ()  # a root as it is, and as it was given
+    left_out: int = 0  # by --since, --shard and --limit
 
     def documents(self) -> Iterator[dict[str, Any]]:
         """The runs of the JSON report, one at a time, in the order of the records."""
@@ -102,6 +103,7 @@ def audit(paths: Sequence[str | Path], options: Options, progress: Progress | No
             ledger=ledger.path,
             places=tuple(places),
             renamed=renamed,
+            left_out=len(found.bundles) - len(bundles),
         )
 
 

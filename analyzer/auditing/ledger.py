@@ -260,10 +260,16 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        hint = (
-            "delete it and audit again: all it spares is time" if "locked" not in str(error) else "try again"
-        )
-        raise LedgerError(f"{path}: {error}; {hint}") from None
+        raise LedgerError(f"{path}: {error}; {_advice(str(error))}") from None
+
+
+def _advice(error: str) -> str:
+    if "locked" in error:
+        return "try again"
+    again = "delete it and audit again: all it spares is time"
+    if "not a database" in error:  # it may be a file of the user's
+        return f"give another place by --ledger; if it is a damaged ledger, {again}"
+    return again
 
 
 def _locked(path: Path) -> IO[str]:

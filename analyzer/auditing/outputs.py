@@ -19,6 +19,7 @@ from analyzer.errors import AnalyzerError
 from analyzer.model import Problem
 from analyzer.report.escape import plain_block
 from analyzer.report.json_report import SCHEMA_VERSION, insight_document, strict
+from analyzer.report.wording import REMARKS
 
 Document = dict[str, Any]
 SUFFIXES = {
@@ -191,15 +192,17 @@ def _value(key: str, value: Any) -> Document:
 def write_junit(audit: Audit, stream: TextIO) -> None:
     """A run is a test case; it fails by its findings of warning and worse, and errs where it was given up."""
     failures = sum(r.verdict in ("critical", "warning") for r in audit.records)
+    remarks = sum(problem.kind in REMARKS for problem in audit.problems)
     stream.write('<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="analyzer audit">\n')
-    counts = f'tests="{len(audit.records) + len(audit.problems)}" failures="{failures}" errors="{len(audit.problems)}"'
-    stream.write(f'<testsuite name="runs" {counts} skipped="{_unassessed(audit)}">\n')
+    counts = f'tests="{len(audit.records) + len(audit.problems)}" failures="{failures}" errors="{len(audit.problems) - remarks}"'
+    stream.write(f'<testsuite name="runs" {counts} skipped="{_unassessed(audit) + remarks}">\n')
     for document in documents(audit):
         stream.write(
             f'<testcase classname="runs" name={_quoted(document["name"])} time="0">{_verdict(document)}</testcase>\n'
         )
     for problem in audit.problems:
-        error = f"<error type={_quoted(problem.kind)} message={_quoted(problem.message)}/>"
+        tag = "skipped" if problem.kind in REMARKS else f"error type={_quoted(problem.kind)}"
+        error = f"<{tag} message={_quoted(problem.message)}/>"
         stream.write(
             f'<testcase classname="problems" name={_quoted(problem.path)} time="0">{error}</testcase>\n'
         )

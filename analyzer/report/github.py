@@ -37,7 +37,8 @@ def _sentences(finding: Finding) -> Iterator[str]:
 
 
 def _problem(problem: Problem) -> str:
-    return _command("warning", f"{problem.path} ({problem.kind})", problem.message)
+    level = "notice" if problem.kind in wording.REMARKS else "warning"
+    return _command(level, f"{problem.path} ({problem.kind})", problem.message)
 
 
 def _command(level: str, title: str, message: str) -> str:

@@ -1,6 +1,7 @@
 """The report as JUnit XML: a run is a test suite, a finding a test case that failed.
 
 Findings of ``warning`` and worse fail, ``info`` passes, a rule that could not be checked is skipped.
+What could not be read is an error; files that are merely nothing of ours are skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def _problem_suite(problems: Iterable[Problem]) -> xml.Element:
     cases = []
     for problem in problems:
         case = _case("problems", problem.path)
-        xml.SubElement(case, "error", type=_clean(problem.kind), message=_clean(problem.message))
+        if problem.kind in wording.REMARKS:
+            xml.SubElement(case, "skipped", message=_clean(problem.message))
+        else:
+            xml.SubElement(case, "error", type=_clean(problem.kind), message=_clean(problem.message))
         cases.append(case)
     return _suite("problems", cases)
 

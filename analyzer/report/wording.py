@@ -24,6 +24,7 @@ FRAMEWORKS = {
     "keras": "Keras",
     "transformers": "HF Trainer",
 }
+REMARKS = frozenset({"passed-over", "no-logs"})  # problems by kind that are none: said, but nothing is lost
 OPERATORS = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
 
 
