@@ -444,6 +444,26 @@ def test_a_setback_is_what_the_first_evaluation_knew_and_the_next_ones_lost(scal
     assert value("val_metric.setback", val_accuracy=rises) == 0
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_growing_weight_is_told_from_a_constant_one(seed):
+    rng = np.random.default_rng(seed)
+    n, t = 60, np.arange(60)
+    reconstruction = (100 + 90 * np.exp(-t / 6)) * np.exp(rng.normal(0, 0.01, n))
+    divergence = 30 * (1 - np.exp(-(t + 1) / 4)) * np.exp(rng.normal(0, 0.02, n))
+
+    def features(weight):
+        logged = {"recon_loss": reconstruction, "kl_loss": divergence}
+        return compute(run_of({"loss": reconstruction + weight * divergence, **logged}))
+
+    for ends in (0.2, 0.5, 1.0):
+        growing = features(np.minimum(1, t / (ends * n)))
+        assert growing["train_loss.annealed"].value == pytest.approx(30 / 130, abs=0.08)
+        assert growing["train_loss.parts_descent"].value == pytest.approx(90 / 190, abs=0.05)
+        assert growing["train_loss.parts_regain"].value < 0.05
+    assert features(np.ones(n))["train_loss.annealed"].value == 0
+    assert isinstance(features(np.zeros(n))["train_loss.annealed"], Missing)
+
+
 def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
     curve = 0.5 + noise(120, 1, 0.005)
     curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins

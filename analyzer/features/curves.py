@@ -315,6 +315,14 @@ def _norm_of_layers(run: Run) -> list[Series]:
     return [replace(first, tag="grad_norm of all layers", values=total, role="grad_norm", leading_zeros=0)]
 
 
+def parts_of(run: Run, role: str) -> Curve:
+    """The sum of what was logged as parts of ``role``; raises :class:`Unavailable` where nothing was."""
+    total = _summed(run, role)
+    if not total:
+        raise Unavailable(f"no parts of {role} were logged", (f"{role}_part",))
+    return Curve(role, total[0].tag, total[0].axis, "lower", total[0].steps, total[0].values)
+
+
 def _summed(run: Run, role: str) -> list[Series]:
     """The sum of a loss's parts where all were logged at the same steps."""
     parts = {s.subject or s.tag: s for s in run.by_role(f"{role}_part") if s.points > s.leading_zeros}
