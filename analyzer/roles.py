@@ -321,6 +321,7 @@ SUBJECTS: Mapping[str, Callable[[_Rule, _Parsed], str]] = {
     "measure": _measure,
     "class": _class,
     "layer": _layer,
+    "number": lambda rule, parsed: parsed.tag[len(parsed.tag.rstrip("0123456789")) :],
     "split": lambda rule, parsed: parsed.split.replace("train", ""),
 }
 
@@ -434,7 +435,7 @@ def _tell_classes_by_number(drafts: dict[str, _Draft]) -> None:
     numbered: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for tag, draft in drafts.items():
         name, _, number = draft.match.subject.rpartition("_")
-        if draft.match.role == f"{draft.split}_metric" and name == draft.metric and number.isdecimal():
+        if draft.match.role == f"{draft.split}_metric" and name and name == draft.metric and number.isdecimal():
             numbered[draft.match.role, name][int(number)] = tag
     for by_number in numbered.values():
         if len(by_number) > 1 and set(by_number) == set(range(len(by_number))):

@@ -483,6 +483,74 @@ def test_numbers_without_a_header(tmp_path: Path) -> None:
     }
 
 
+def test_columns_without_names_are_told_by_their_values(tmp_path: Path) -> None:
+    count = [0, 0, *range(1, 20)]
+    loss = [8 * 0.9**i for i in range(21)]
+    rows = [f"{n},{v!r},{math.exp(v)!r},{3e-6 * n!r}" for n, v in zip(count, loss, strict=True)]
+    reading = read(tmp_path, "\n".join(rows) + "\n", "train.csv")
+    assert [s.tag for s in reading.series] == ["loss", "perplexity", "lr"]
+    assert reading.series[0].values.tolist() == loss and reading.series[0].steps.tolist() == count
+    assert "no names" in reading.problems[0].message
+
+
+def bare_columns(count: int = 12) -> str:
+    return "".join(f"{10 * i} {0.4 + 2 / (i + 1):.5f} {0.9 - 0.6 / (i + 1):.5f}\n" for i in range(count))
+
+
+@pytest.mark.parametrize("name", ["train_log.txt", "run.log", "history.txt"])
+def test_bare_columns_in_a_log_are_a_counter_and_curves(tmp_path: Path, name: str) -> None:
+    assert claimed(bare_columns(), name)
+    reading = read(tmp_path, bare_columns(), name)
+    assert [s.tag for s in reading.series] == ["loss", "accuracy"]
+    assert by_tag(reading, "accuracy").steps.tolist() == list(range(0, 120, 10))
+    assert "no names" in reading.problems[0].message
+
+
+def test_bare_columns_that_do_not_say_what_they_are_stay_unnamed(tmp_path: Path) -> None:
+    text = "".join(f"{i}\t{5 + i % 3}.5\t{i % 4}.25\n" for i in range(9))
+    assert [s.tag for s in read(tmp_path, text, "log.txt").series] == ["log[0]", "log[1]"]
+
+
+@pytest.mark.parametrize("name", ["points.txt", "table.dat", "train.txt"])
+def test_columns_of_numbers_under_another_name_are_no_log(name: str) -> None:
+    assert not claimed(bare_columns(), name)
+
+
+def test_a_counter_that_falls_back_heads_no_bare_columns() -> None:
+    boxes = "".join(f"{i % 3} 0.{i}1 0.{i}2 0.1{i} 0.2{i}\n" for i in range(9))
+    assert not claimed(boxes, "labels.log")
+
+
+@pytest.mark.parametrize("first", ["", ","])
+def test_one_line_of_numbers_is_one_curve(tmp_path: Path, first: str) -> None:
+    found = curves(read(tmp_path, first + "2.5,1.5,1.25,1.0,nan,0.5\n", "losses.csv"))
+    assert found["losses"][0] == [0, 1, 2, 3, 4, 5]
+    assert found["losses"][1][:4] == [2.5, 1.5, 1.25, 1.0] and math.isnan(found["losses"][1][4])
+
+
+def test_a_line_for_each_curve(tmp_path: Path) -> None:
+    text = "loss,2.5,1.5,1.25,1.0,0.5\nval_loss,2.75,1.75,1.5,1.25,1.0\n"
+    found = curves(read(tmp_path, text, "fit.csv"))
+    assert found == {
+        "loss": ([0, 1, 2, 3, 4], [2.5, 1.5, 1.25, 1.0, 0.5]),
+        "val_loss": ([0, 1, 2, 3, 4], [2.75, 1.75, 1.5, 1.25, 1.0]),
+    }
+
+
+def test_an_unnamed_column_that_counts_in_strides_is_the_step(tmp_path: Path) -> None:
+    found = curves(read(tmp_path, ",loss\n0,1.5\n2,1.25\n4,1.0\n", "losses.csv"))
+    assert found == {"loss": ([0, 2, 4], [1.5, 1.25, 1.0])}
+
+
+def test_learning_rates_of_several_groups_in_one_cell(tmp_path: Path) -> None:
+    text = "EPOCH\tLEARNING_RATE\tTRAIN_LOSS\n" + "".join(
+        f"{e}\t0.000{e},0.00{e}0\t{1 / e:.2f}\n" for e in (1, 2, 4)
+    )
+    found = curves(read(tmp_path, text, "loss.tsv"))
+    assert found["LEARNING_RATE[0]"] == ([1, 2, 4], [0.0001, 0.0002, 0.0004])
+    assert found["LEARNING_RATE[1]"] == ([1, 2, 4], [0.001, 0.002, 0.004])
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "word"),
     [
@@ -494,6 +562,8 @@ def test_numbers_without_a_header(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "unreadable", "binary"),
         (b"PK\x03\x04\x14\0\0\0", "unreadable", "binary"),
         (b"once upon a time, there was\na log, that was none\nat all, ever\n", "unreadable", "not a table"),
+        (b"3.5,2.5,1.5,0.5,0.25,0.125\n", "unreadable", "one line"),
+        (b"3.5,2.5,1.5\n", "unreadable", "one line"),
         (b"name,city\nann,rome\nbob,oslo\ncyd,bonn\n", "unreadable", "not a table"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "pointer", "git lfs pull"),
     ],

@@ -15,6 +15,9 @@ from analyzer.ingest.tables import Column, Labels, Table
 from analyzer.model import FloatArray, IntArray, Problem
 
 MAX_WORDS = 1000  # different words of a column of labels
+SEVERAL = re.compile(
+    r"\s*\d*\.\d+(?:e-?\d+)?(?:,\s*\d*\.\d+(?:e-?\d+)?){1,63}\s*", re.IGNORECASE
+)  # rates of groups
 
 Stretch = tuple[int, FloatArray, IntArray | None]
 
@@ -86,7 +89,7 @@ def named_numbers(name: str, text: str, decimal: str) -> dict[str, float]:
         return {name: float(fraction[1])}
     if decimal == "," or re.fullmatch(r"\s*[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?\s*", text):
         text = text.replace(",", "." if decimal == "," else "")
-    value = tables.cell(text)
+    value = tables.cell(f"[{text}]" if SEVERAL.fullmatch(text) else text)
     if isinstance(value, float):
         return {name: value}
     return {f"{name}[{i}]": v for i, v in enumerate(value)} if isinstance(value, tuple) else {}

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 import numpy as np
 
 from analyzer.errors import IngestError
-from analyzer.ingest import tables
+from analyzer.ingest import tables, unnamed
 from analyzer.ingest.cells import Cells, gathered, take
 from analyzer.ingest.layouts import (
+    DELIMITERS,
     SAMPLE_ROWS,
     SPACES,
     Layout,
@@ -75,7 +76,7 @@ def claims(path: Path, head: bytes) -> bool:
     if prose(lines):
         return False
     layout = find_layout(lines)
-    return layout is not None and unmistakable(layout, lines, path.stem)
+    return layout is not None and unmistakable(layout, lines, path)
 
 
 def run_root(path: Path) -> Path:
@@ -137,14 +138,33 @@ def whole_table(path: Path) -> tuple[Layout, Table, list[Problem]]:
     """How a file is laid out, what is in it and what of it could not be read."""
     with path.open("rb") as stream:
         head = stream.read(SAMPLE)
-    layout = checked_layout(path, head)
+    try:
+        layout = checked_layout(path, head)
+    except IngestError:
+        lines = curves_in_lines(path, head)
+        if lines is None:
+            raise
+        return Layout(",", (), 0), lines, []
     table, problems = read_sections(path, layout)
     if table.length and ends_cut(path, layout):
         table = without_last_row(table)
         problems.append(Problem(str(path), "truncated", "the last row is cut short; left out"))
+    if not layout.header and len(layout.names) > 2:
+        told = ", ".join(map(str, layout.names))
+        problems.append(Problem(str(path), "unsure", f"the columns have no names; by their values: {told}"))
     if table.length == 0:
         raise IngestError(str(path), "a header and no rows: nothing was logged", "empty")
     return layout, table, problems
+
+
+def curves_in_lines(path: Path, head: bytes) -> Table | None:
+    """The curves of a small file that has a line for each; None for any other."""
+    if len(head) >= SAMPLE or not head.strip() or binary(head):
+        return None
+    lines = sample_lines(head, cut=False)
+    stem = tables.stem_of(str(path))
+    tried = (unnamed.curves_in_lines(split(lines, delimiter), stem) for delimiter in DELIMITERS)
+    return next((table for table in tried if table is not None), None)
 
 
 def binary(head: bytes) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer.ingest import tables
+from analyzer.ingest import tables, unnamed
 
 SAMPLE_ROWS = 400
 KNOWN = 1 << 14  # lines and cells remembered: each is asked about under every header that was tried above it
@@ -227,19 +227,12 @@ def headless(lines: list[str], delimiter: str) -> Layout | None:
 
 
 def headless_names(path: Path, lines: list[str], layout: Layout) -> tuple[str, ...]:
-    """Names for columns without any: a first column of rising whole numbers is the step."""
-    stem = tables.stem_of(str(path))
+    """Names for columns without any."""
     rows = split([line for line in lines if not line.lstrip().startswith("#")], layout.delimiter)
     cells = [[tables.cell(cell) for cell in row] for row in rows[:-1][:SAMPLE_ROWS]]
     whole = [row for row in cells if len(row) == len(cells[0]) and all(isinstance(c, float) for c in row)]
     columns = list(np.array(whole, dtype=np.float64).T)
-    names: list[str] = []
-    if len(columns) > 1 and np.all(columns[0] == np.round(columns[0])) and np.all(np.diff(columns[0]) > 0):
-        names.append("step")
-    if len(columns) > 2 and np.all(columns[len(names)] > 1e9):  # seconds or milliseconds since 1970
-        names.append("timestamp")
-    left = len(columns) - len(names)
-    return (*names, *([stem] if left == 1 else [f"{stem}[{i}]" for i in range(left)]))
+    return unnamed.names_of(columns, tables.stem_of(str(path)))
 
 
 def prose(lines: Sequence[str]) -> bool:
@@ -248,11 +241,12 @@ def prose(lines: Sequence[str]) -> bool:
     return 2 * sum(bool(NUMBERED.search(line)) for line in written) < len(written) - 6
 
 
-def unmistakable(layout: Layout, lines: Sequence[str], stem: str) -> bool:
+def unmistakable(layout: Layout, lines: Sequence[str], path: Path) -> bool:
     """Is this a table and not a log whose lines happen to hold a comma or four words each?"""
     written = sum(bool(re.search(r"\w", line)) for line in lines[layout.first :])
     if layout.rows < (3 if layout.delimiter == SPACES else 1) or layout.rows < 0.9 * written:
         return False
     if not layout.header:
-        return tables.curve_like(stem)
+        rows = split(lines, layout.delimiter)
+        return tables.curve_like(path.stem) or unnamed.logged_in_columns(rows, path.stem, path.suffix.lower())
     return layout.first <= 5 and all(NAME_LIKE.fullmatch(name) for name in layout.header if name)

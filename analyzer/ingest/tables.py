@@ -214,7 +214,7 @@ def to_series(table: Table, source: str, axis: Axis | None = None) -> tuple[Seri
     """
     clock = read_clock(table, axis or "row")
     return tuple(
-        _series(c, clock, source, "epoch" if c.name == clock.epoch else c.name)
+        _series(c, clock, source, "epoch" if clock.epoch and c.name == clock.epoch else c.name)
         for c in unique_names(table.columns)
         if c.name not in clock.used and len(c.values)
     )
@@ -271,8 +271,11 @@ def _counter(
             if _counts(steps) and not _crowded(table, steps):
                 beside = epochs.name if epochs is not None and epochs is not c else ""
                 return axis, frozenset([c.name]), steps, beside
-    steps = np.arange(table.length, dtype=np.float64)
-    return fallback, frozenset(), steps, epochs.name if epochs is not None else ""
+    beside = epochs.name if epochs is not None else ""
+    for c in table.columns:
+        if _is_stride(c, table.length):
+            return "step", frozenset([c.name]), c.values, beside
+    return fallback, frozenset(), np.arange(table.length, dtype=np.float64), beside
 
 
 def _counts(steps: FloatArray) -> bool:
@@ -299,6 +302,14 @@ def _is_index(c: Column, length: int) -> bool:
     if not _INDEX.fullmatch(c.name.strip().lower()) or len(c.values) < length:
         return False
     return bool(length == 1 or np.all(np.diff(c.values) == 1))
+
+
+def _is_stride(c: Column, length: int) -> bool:
+    """An unnamed column that counts on, but not by one: a step that pandas took for the index."""
+    if not _INDEX.fullmatch(c.name.strip().lower()) or len(c.values) < max(length, 3):
+        return False
+    change = np.diff(c.values)
+    return bool(np.all(change > 0) and np.all(c.values == np.round(c.values)) and not np.all(change == 1))
 
 
 def filled(c: Column, length: int) -> FloatArray:
