@@ -464,6 +464,21 @@ def test_a_growing_weight_is_told_from_a_constant_one(seed):
     assert isinstance(features(np.zeros(n))["train_loss.annealed"], Missing)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_jump_where_the_run_was_resumed_is_told_from_one_within_it(seed):
+    loss = falling(60, top=2.0, floor=0.5) + noise(60, seed, 0.02)
+
+    def jump(at):
+        curve = loss + np.where(np.arange(60) >= at, 1.5, 0.0)
+        logged = series("train_loss", curve, rewinds=(40.0,), superseded=3)
+        return compute(Run("r", "r", (logged,)))["train_loss.resume_jump"]
+
+    found = jump(40)
+    assert found.value > 0.85 and found.steps == (40, 40)
+    assert jump(25).value < 0.2 and jump(55).value < 0.2
+    assert isinstance(compute(run_of({"train_loss": loss}))["train_loss.resume_jump"], Missing)
+
+
 def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
     curve = 0.5 + noise(120, 1, 0.005)
     curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins

@@ -13,6 +13,7 @@ from analyzer.features.robust import (
     capped_ratio,
     kendall_tau,
     mann_kendall_z,
+    median,
     point_noise,
     running_median,
     theil_sen,
@@ -277,6 +278,31 @@ def rise_kept(curve: Curve) -> Value:
     if len(after) < 0.1 * len(curve.smooth) or curve.end <= curve.best:
         return 0.0
     return float(np.mean(after > curve.best + 0.4 * (curve.end - curve.best)))
+
+
+@feature(
+    "train_loss.resume_jump",
+    "ratio",
+    "highest jump of the training loss where a resumed log went back, as a share of its final rise over its best level",
+    low=0,
+    label="rise where the run was resumed",
+)
+def resume_jump(context: Context) -> Value:
+    """Between the medians of the five points before and after."""
+    curve = context.curve("train_loss")
+    curve.need(8)
+    seams = {step for s in context.run.by_role("train_loss") if s.tag == curve.tag for step in s.rewinds}
+    if not seams or curve.end <= curve.best:
+        raise Unavailable("the run was not resumed, or its loss did not rise", ("train_loss",))
+    jumps = {step: _jump_at(curve, step) for step in seams}
+    highest = max(jumps, key=lambda step: jumps[step])
+    return curve.at(highest, max(0.0, jumps[highest]) / (curve.end - curve.best))
+
+
+def _jump_at(curve: Curve, step: float) -> float:
+    at = int(np.searchsorted(curve.steps, step))
+    before, after = curve.cost[max(0, at - 5) : at], curve.cost[at : at + 5]
+    return median(after) - median(before) if len(before) and len(after) else 0.0
 
 
 @curve_feature(
