@@ -7,8 +7,10 @@ judges them. A group that fails costs only itself.
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from analyzer.assemble import assemble
@@ -98,13 +100,26 @@ def _tell_curveless(
 
 
 def run_name(path: Path, paths: Sequence[Path]) -> str:
-    """The run's path below the given folder; the folder's own name for the folder itself."""
-    for given in paths:
-        if path == given:
-            return path.resolve().name
+    """The run's path below the given folder; the folder's own name for the folder itself.
+
+    Of several folders the runs below go by the folder's name, too, and by its path where others have it.
+    """
+    labels = _labels(tuple(paths))
+    for given, label in labels.items():
         with suppress(ValueError):  # it lies elsewhere
-            return path.relative_to(given).as_posix()
+            below = path.relative_to(given)
+            return below.as_posix() if len(labels) == 1 and path != given else (label / below).as_posix()
     return path.as_posix()
+
+
+@lru_cache(1)
+def _labels(paths: tuple[Path, ...]) -> dict[Path, Path]:
+    """What to call each folder given that lies in no other one: its name, its path where two have that."""
+    every = set(paths)
+    tops = [path for path in dict.fromkeys(paths) if every.isdisjoint(path.parents)]
+    names = Counter(path.name for path in tops)
+    own = (path if names[path.name] > 1 else Path(path.name or path.resolve().name) for path in tops)
+    return dict(zip(tops, own, strict=True))
 
 
 def internal(path: str, error: Exception) -> Problem:

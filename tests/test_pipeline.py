@@ -37,7 +37,9 @@ def test_a_run_is_named_by_its_place_below_what_was_given(tmp_path: Path) -> Non
     inner = tmp_path / "a" / "b"
     assert run_name(inner, [tmp_path]) == "a/b"
     assert run_name(inner, [inner]) == "b"
-    assert run_name(inner, [Path("elsewhere"), tmp_path / "a"]) == "b"
+    assert run_name(inner, [Path("elsewhere"), tmp_path / "a"]) == "a/b"
+    assert run_name(inner, [Path("elsewhere"), inner]) == "b"
+    assert run_name(inner, [Path("elsewhere/b"), inner]) == inner.as_posix(), "two of one name"
     assert run_name(inner, [Path("elsewhere")]) == inner.as_posix()
 
 
