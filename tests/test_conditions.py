@@ -429,6 +429,7 @@ def test_a_lone_cause_is_not_scaled_up(weight: float, expected: float) -> None:
         (1.257, "ratio", "126 %"),
         (8.571, "ratio", "8.57×"),
         (-1857.0, "ratio", "-1,857×"),
+        (9.67e24, "factor", "9.67e+24×"),
         (12345.0, "count", "12,345"),
         (5.234, "sigma", "5.23 σ"),
         (1, "flag", "yes"),
@@ -466,6 +467,7 @@ def test_a_flags_sentence_has_no_threshold() -> None:
         ("{a.x:.2f}", "0.42"),
         ("{a.step:d} {a.step:,} {a.step:,d}", "1234 1,234 1,234"),
         ("{a.x.where}: {a.x.items}", "fc1: fc1, fc2"),
+        ("{a.step:d sudden drop}, {a.x:d step} or {a.flag:d step}", "1,234 sudden drops, 0 steps or unknown"),
         ("{a.x.step} {a.x.first:.0f}-{a.x.last:.1f}", "100 100-400.0"),
         ("{a.flag} {a.flag:.2f} {a.flag.where} {a.flag.items} {a.flag.step}", " ".join(["unknown"] * 5)),
         ("{a.count.where} {a.count.items} {a.count.first}", "unknown unknown unknown"),
@@ -476,6 +478,11 @@ def test_a_flags_sentence_has_no_threshold() -> None:
 )
 def test_prose_is_filled_by_substitution_alone(template: str, text: str) -> None:
     assert fill(template, KNOWN, SPECS) == text
+
+
+def test_one_of_a_kind_is_told_in_the_singular() -> None:
+    assert fill("{a.count:d spike}", {"a.count": Measurement(1)}, SPECS) == "1 spike"
+    assert fill("{a.count:d spike}", {"a.count": Measurement(2)}, SPECS) == "2 spikes"
 
 
 def test_values_that_are_no_numbers_still_read() -> None:

@@ -41,7 +41,7 @@ _REMARK = re.compile(r" ?\([^()]*\)")
 _SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 _PROSE = re.compile(r"\{([^{}]*)\}")
 _CODE = re.compile(r"<<(?=\S)([^<>|\n]*)(\|[^<>\n]*)?>>")
-_FORMAT = re.compile(r"d|,|,?(\.\d)?[f%g]|,?d")
+_FORMAT = re.compile(r",?d|,|,?(\.\d)?[f%g]|d [a-z ]+")
 _HOSTILE = re.compile(r"[^A-Za-z0-9_./-]")
 
 
@@ -54,7 +54,7 @@ def number_text(value: float, unit: str) -> str:
     if unit == "percent":
         return f"{value:,.0%}"[:-1] + " %" if abs(value) >= 1 else f"{value * 100:.3g} %"
     if unit == "factor":
-        return f"{value:,.0f}×" if abs(value) >= 100 else f"{value:.3g}×"
+        return f"{value:,.0f}×" if 100 <= abs(value) < 1e9 else f"{value:.3g}×"
     if unit == "flag":
         return "yes" if value else "no"
     if unit == "sigma":
@@ -135,6 +135,8 @@ def _formatted(value: float, form: str) -> str:
         return UNKNOWN
     if not math.isfinite(value):
         return number_text(value, "value")
+    if noun := form[2:] if form.startswith("d ") else "":
+        return f"{round(value):,} {noun}" + "s" * (round(value) != 1)
     return format(round(value), form) if form.endswith("d") else format(value, FORMS.get(form, form))
 
 
@@ -214,6 +216,9 @@ def placeholder_mistakes(
         if code and not match[2]:
             yield f"'{match[0]}' needs a default", f"write <<{match[1]}|value>>"
         if form and (code or part in ("where", "items") or not _FORMAT.fullmatch(form)):
-            yield f"format '{form}' in '{match[0]}' is not allowed", "use one like .2f, .0%, .3g, d or ,"
+            yield (
+                f"format '{form}' in '{match[0]}' is not allowed",
+                "use one like .2f, .0%, .3g, d, 'd step' or ,",
+            )
     if not code and template.count("{") + template.count("}") != 2 * len(_PROSE.findall(template)):
         yield "unmatched brace", "braces enclose {feature} placeholders only"
