@@ -55,7 +55,8 @@ def assemble(group: Group, name: str, overrides: Overrides | None = None) -> tup
         for reading in _read(config, own.problems).values():
             _take(own, config, reading)
     for log in group.logs:
-        for part, reading in _read(log, own.problems).items():
+        apart = log.ingestor.NAME != CONSOLE or len(group.logs) == 1  # else it tells another log again
+        for part, reading in _read(log, own.problems, apart).items():
             if part:
                 several.append((part, log, reading))
             else:
@@ -73,9 +74,9 @@ def assemble(group: Group, name: str, overrides: Overrides | None = None) -> tup
     return tuple(attempt for run in runs for attempt in _attempts(run))
 
 
-def _read(log: LogFile, problems: list[Problem]) -> dict[str, Reading]:
+def _read(log: LogFile, problems: list[Problem], apart: bool = True) -> dict[str, Reading]:
     """What the file holds, by the name of the run; "" is the run that the file belongs to."""
-    read_all = getattr(log.ingestor, "read_all", None)
+    read_all = getattr(log.ingestor, "read_all", None) if apart else None
     try:
         return dict(read_all(log.path)) if read_all else {"": log.ingestor.read(log.path)}
     except IngestError as error:

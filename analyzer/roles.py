@@ -435,7 +435,12 @@ def _tell_classes_by_number(drafts: dict[str, _Draft]) -> None:
     numbered: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for tag, draft in drafts.items():
         name, _, number = draft.match.subject.rpartition("_")
-        if draft.match.role == f"{draft.split}_metric" and name and name == draft.metric and number.isdecimal():
+        if (
+            draft.match.role == f"{draft.split}_metric"
+            and name
+            and name == draft.metric
+            and number.isdecimal()
+        ):
             numbered[draft.match.role, name][int(number)] = tag
     for by_number in numbered.values():
         if len(by_number) > 1 and set(by_number) == set(range(len(by_number))):

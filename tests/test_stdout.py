@@ -425,3 +425,53 @@ def test_names_above_words_are_no_table(tmp_path: Path) -> None:
     text = "epoch, loss and so on\n" + "the loss, as of epoch 3, is a matter of taste\n" * 5
     with pytest.raises(IngestError):
         read(tmp_path, text)
+
+
+def by_run(tmp_path: Path, text: str) -> dict[str, dict[str, list[float]]]:
+    path = tmp_path / "train.log"
+    path.write_text(text)
+    return {
+        run: {series.tag: series.values.tolist() for series in reading.series}
+        for run, reading in stdout.read_all(path).items()
+    }
+
+
+def epochs(losses: list[float], label: str = "Epoch") -> str:
+    return "".join(f"{label} {e} | loss: {v} | val_loss: {v + 1}\n" for e, v in enumerate(losses, start=1))
+
+
+@pytest.mark.parametrize(
+    "banner", ["Training: net v{}b", "=== Model: {} ===", "Fold {}/3", "--- Starting run {} ---"]
+)
+def test_models_or_folds_under_banners_are_runs(tmp_path: Path, banner: str) -> None:
+    losses = {"1": [5.0, 4.0], "2": [3.0, 2.0, 1.0], "3": [9.0]}
+    text = "".join(
+        f"{banner.format(name)}\nTraining samples: 504\n{epochs(values)}Training time: {name}.5s\n"
+        for name, values in losses.items()
+    )
+    found = by_run(tmp_path, text)
+    assert [name.strip("/3netvb ") or "3" for name in found] == ["1", "2", "3"]
+    assert [curves["loss"] for curves in found.values()] == list(losses.values())
+    assert [curves["val_loss"][0] for curves in found.values()] == [6, 4, 10]
+
+
+def test_a_second_phase_with_its_own_word_for_the_epoch_is_a_run(tmp_path: Path) -> None:
+    text = epochs([5.0, 4.0, 3.0, 2.0]) + "Unfreezing\n" + epochs([1.0, 0.5, 0.25], "Fine-Tune Epoch")
+    found = by_run(tmp_path, text)
+    assert list(found) == ["", "Fine-Tune"]
+    assert found[""]["loss"] == [5, 4, 3, 2] and found["Fine-Tune"]["loss"] == [1, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        epochs([4.0, 3.0, 2.0]) + "Training on cuda\n" + epochs([3.5, 2.5, 1.5]),
+        "Training on cuda\n" + epochs([4.0, 3.0, 2.0]) + "Training on cuda\n" + epochs([3.5, 2.5, 1.5]),
+        "Fold 1\nEpoch 1 | loss: 2.0\nEpoch 2 | loss: 1.5\nFold 2\nEpoch 3 | loss: 1.0\nEpoch 4 | loss: 0.5\n",
+        "".join(f"Train Epoch {e} | loss: {9 - e}\nTest Epoch {e} | loss: {9.5 - e}\n" for e in range(5)),
+        "".join(f"Train Epoch {e} | loss: {9 - e}\n" for e in range(5))
+        + "".join(f"Test Epoch {e} | loss: {9 - e}\n" for e in range(5)),
+    ],
+)
+def test_without_two_witnesses_a_log_is_one_run(tmp_path: Path, text: str) -> None:
+    assert list(by_run(tmp_path, text)) == [""]

@@ -112,7 +112,7 @@ def read_all(path: Path) -> dict[str, Reading]:
         printed = printed_lines(path)
         if printed is None:
             raise
-        return {"": printed}
+        return printed
     runs = tables.runs_apart(table)
     if not runs:
         return {"": to_reading(path, layout, table, problems)}
@@ -123,15 +123,15 @@ def read_all(path: Path) -> dict[str, Reading]:
     return readings
 
 
-def printed_lines(path: Path) -> Reading | None:
-    """The curves of a log of printed lines that bears a table's name; None where it has none."""
+def printed_lines(path: Path) -> dict[str, Reading] | None:
+    """The runs of a log of printed lines that bears a table's name; None where it has no curve."""
     from analyzer.ingest import stdout  # for what is no table only
 
     try:
-        reading = stdout.read(path)
+        readings = stdout.read_all(path)
     except IngestError:
         return None
-    return reading if reading.series else None
+    return readings if any(reading.series for reading in readings.values()) else None
 
 
 def whole_table(path: Path) -> tuple[Layout, Table, list[Problem]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from analyzer.errors import IngestError
 from analyzer.ingest import wandb
 from analyzer.ingest.printed.bars import Bars, advance, bar_in, finished
-from analyzer.ingest.printed.curves import MIN_LINES, curves_of
+from analyzer.ingest.printed.curves import MIN_LINES, curves_of, telling
 from analyzer.ingest.printed.dicts import entry_of_pairs, literal_pairs
 from analyzer.ingest.printed.entries import Entry, Plan
 from analyzer.ingest.printed.headings import Heading, begins_as_heading, heading_of, row_below
@@ -25,8 +25,9 @@ from analyzer.ingest.printed.lines import (
     watch,
     without_prefix,
 )
+from analyzer.ingest.printed.phases import MAX_BANNERS, Banner, banner_of, runs_apart
 from analyzer.ingest.printed.words import EPOCH_LABEL, FIGURE, Templates, entry_of_words
-from analyzer.model import Problem, Reading
+from analyzer.model import Problem, Reading, Series
 
 NAME = "text"
 SUMMARY = "Plain-text logs: printed epochs and steps, tables, bars of tqdm, Keras and Ultralytics, Trainer dicts, nanoGPT"
@@ -55,6 +56,7 @@ class Log:
     end: End = field(default_factory=End)
     heading: Heading | None = None  # of the table that may go on below
     block: int = 0  # stretch between two ruled lines
+    banners: list[Banner] = field(default_factory=list)
 
 
 def claims(path: Path, head: bytes) -> bool:
@@ -75,26 +77,48 @@ def run_root(path: Path) -> Path:
 
 
 def read(path: Path) -> Reading:
-    """The curves that were printed. IngestError where there is none and nothing crashed either."""
+    """The curves that were printed, as one run's. IngestError where there is none and nothing crashed either."""
+    _, entries, problems = _log_of(path)
+    return _reading(path, curves_of(entries, str(path)), problems)
+
+
+def read_all(path: Path) -> dict[str, Reading]:
+    """The runs that were printed, by the words that name them; "" where it is one run's."""
+    log, entries, problems = _log_of(path)
+    parts = runs_apart(entries, log.banners)
+    if len(parts) < 2:
+        return {"": _reading(path, curves_of(entries, str(path)), problems)}
+    found = {name: series for name, part in parts if (series := curves_of(part, str(path)))}
+    last = list(found)[-1]
+    return {
+        name: Reading(series, problems=problems if name == last else ()) for name, series in found.items()
+    }
+
+
+def _reading(path: Path, series: tuple[Series, ...], problems: tuple[Problem, ...]) -> Reading:
+    if not series and not problems:
+        raise IngestError(str(path), "text, but no training curve recognised in it", "no-series")
+    return Reading(series, problems=problems)
+
+
+def _log_of(path: Path) -> tuple[Log, list[Entry], tuple[Problem, ...]]:
+    """What was seen of a file, the entries that tell something, and what went wrong."""
     log = Log()
     size = at = 0
     for at, (line, seen) in enumerate(lines_of(path), start=1):
         _take(line, at, log)
         size = seen
-    entries = finished(log.bars, log.entries)
+    found = finished(log.bars, log.entries)
     problems = []
-    after = sum(e.line > log.end.line and bool(e.plan.slots) for e in entries)
-    if log.end.crash and after < MIN_LINES and (entries or at - log.end.line <= LAST_WORDS):
+    after = sum(e.line > log.end.line and bool(e.plan.slots) for e in found)
+    if log.end.crash and after < MIN_LINES and (found or at - log.end.line <= LAST_WORDS):
         problems.append(crash_problem(str(path), log.end))
     if size >= MAX_BYTES:
         problems.append(
             Problem(str(path), "too-large", f"read only the first {MAX_BYTES >> 20} MiB", MAX_BYTES)
         )
-    series, doubts = curves_of(entries, str(path))
-    problems += doubts
-    if not series and not problems:
-        raise IngestError(str(path), "text, but no training curve recognised in it", "no-series")
-    return Reading(series=series, problems=tuple(problems))
+    entries, doubts = telling(found, str(path))
+    return log, entries, (*problems, *doubts)
 
 
 def _take(line: str, at: int, log: Log) -> None:
@@ -111,6 +135,7 @@ def _take(line: str, at: int, log: Log) -> None:
             return
         log.heading = heading_of(line) or log.heading
         if "nan" not in line.lower():
+            _note_banner(line, at, log)
             return
     bar = bar_in(line)
     if bar:
@@ -128,6 +153,13 @@ def _take_words(line: str, at: int, log: Log) -> None:
         log.entries.append(entry)
     else:
         log.heading = heading_of(line) or log.heading
+        _note_banner(line, at, log)
+
+
+def _note_banner(line: str, at: int, log: Log) -> None:
+    banner = banner_of(without_prefix(line)[0], at) if len(log.banners) < MAX_BANNERS else None
+    if banner is not None:
+        log.banners.append(banner)
 
 
 def _entry(line: str, at: int, log: Log) -> Entry | None:

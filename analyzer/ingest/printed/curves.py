@@ -27,21 +27,24 @@ class Curve:
     points: list[tuple[float, float, float | None]] = field(default_factory=list)
 
 
-def curves_of(found: list[Entry], source: str) -> tuple[tuple[Series, ...], list[Problem]]:
-    """Curves of the templates that repeat, and what could not be told apart."""
+def telling(found: list[Entry], source: str) -> tuple[list[Entry], list[Problem]]:
+    """The entries of the templates that repeat, and what could not be told apart."""
     entries, doubts = _unambiguous(found, source)
     lines = Counter(entry.template for entry in entries if entry.plan.slots)
     entries = [entry for entry in entries if not entry.plan.slots or lines[entry.template] >= MIN_LINES]
-    entries = _without_loose_prose(entries)
+    return _without_loose_prose(entries), doubts
+
+
+def curves_of(entries: list[Entry], source: str) -> tuple[Series, ...]:
+    """The curves of a run, from the entries that tell something."""
     if not any(entry.plan.slots for entry in entries):
-        return (), doubts
+        return ()
     entries = _with_inherited_sections(entries)
     axis = place(entries)
     entries = _without_batches_of_evaluation(entries)
     entries = _last_running_means(entries)
     curves = _curves(entries, _bare_names(entries))
-    series = tuple(_as_series(curve, axis, source) for curve in _renamed(curves))
-    return series, doubts
+    return tuple(_as_series(curve, axis, source) for curve in _renamed(curves))
 
 
 def _unambiguous(entries: list[Entry], source: str) -> tuple[list[Entry], list[Problem]]:

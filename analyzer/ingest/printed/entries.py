@@ -29,6 +29,7 @@ class Plan:
     total: int | None = None
     slots: tuple[Slot, ...] = ()
     episodes: bool = False  # what is called epoch here is an episode
+    phase: str = ""  # the words before the epoch that are of no section
     held_out: bool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ SECTION = re.compile(rf"(?<![\w./-])({'|'.join(SECTIONS)})(?![\w./-])", re.IGNOR
 EPOCH_LABEL = re.compile(
     r"(?:^|[^a-z])ep(?:och)?s?(?:[^a-z]*$|\s+(?:number|no|idx|index)\W*$)", re.IGNORECASE
 )
+PHASE = re.compile(r"\W*([A-Za-z][\w -]{0,29}?)[\s:-]+ep(?:och)?s?\W*", re.IGNORECASE)
 INNER_LABEL = re.compile(
     r"(?:^|[^a-z])(?:global[_ ]?step|step|iter|iters|iteration|iterations|batch|batches|num_updates|updates?|it)s?[^a-z]*$",
     re.IGNORECASE,
@@ -185,7 +186,14 @@ def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) ->
             if found is not None:
                 slots.append(found)
     episodes = epoch is not None and bool(EPISODE_LABEL.search(labels[epoch]))
-    return Plan(epoch, inner, total, _distinct(slots), episodes)
+    phase = "" if epoch is None else _phase(labels[epoch])
+    return Plan(epoch, inner, total, _distinct(slots), episodes, phase)
+
+
+def _phase(label: str) -> str:
+    """``Fine-Tune`` of ``Fine-Tune Epoch``, but nothing of ``Train Epoch``."""
+    match = PHASE.fullmatch(label)
+    return "" if match is None or SECTION.search(match[1]) else match[1]
 
 
 def _loose_plan(word: str) -> Plan:
