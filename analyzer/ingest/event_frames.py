@@ -39,32 +39,25 @@ class Frames:
     sizes: list[IntArray] = field(default_factory=list)
     facts: list[FloatArray] = field(default_factory=list)  # [position, step, wall time, moments; frames]
 
-    def add(
-        self,
-        facts: FloatArray,
-        sizes: IntArray,
-        left: FloatArray | None,
-        right: FloatArray,
-        counts: FloatArray,
-        share: float = 1.0,
-    ) -> None:
-        """Copy frames to the end; they are ``share`` of all the file is likely to hold."""
-        low, high = self.filled, self.filled + len(counts)
+    def make_room(self, facts: FloatArray, sizes: IntArray, share: float = 1.0) -> slice:
+        """Where the buckets of further frames go, which are ``share`` of all the file is likely to hold."""
+        low, high = self.filled, self.filled + int(sizes.sum())
         if high > self.buckets.shape[1]:
             room = max(high, int(SPARE * high / share) if share < 1 else 2 * high)
             old, self.buckets = self.buckets, np.empty((3, room))
             self.buckets[:, :low] = old[:, :low]
-        if left is not None:
-            self.buckets[0, low:high] = left
-        self.buckets[1, low:high] = right
-        self.buckets[2, low:high] = counts
         self.filled = high
         self.sizes.append(sizes)
         self.facts.append(facts)
+        return slice(low, high)
 
     def add_one(self, frame: Frame) -> None:
         facts = np.array([frame.position, frame.step, frame.wall_time, *frame.moments], np.float64)
-        self.add(facts[:, None], np.array([len(frame.counts)]), frame.left, frame.right, frame.counts)
+        some = self.make_room(facts[:, None], np.array([len(frame.counts)]))
+        if frame.left is not None:
+            self.buckets[0, some] = frame.left
+        self.buckets[1, some] = frame.right
+        self.buckets[2, some] = frame.counts
 
 
 def histograms(

@@ -127,23 +127,24 @@ def _add_frames(
     tags = np.array([numbers[name] for name in names])
     order = np.argsort(tags, kind="stable")
     facts = np.stack([places + window.base, steps, walls, *moments[:, fits]])[:, order]
-    sizes = sizes[order]
-    right, held = (_doubles(data, at[order], sizes) for at in (limits_at, counts_at))
-    buckets = sizes // 8
-    frames_end = np.cumsum(np.bincount(tags))
-    buckets_end = np.cumsum(buckets)[frames_end - 1]
+    limits_at, counts_at, sizes = limits_at[order], counts_at[order], sizes[order]
     share = min(1.0, (window.base + int(columns[-2][fits[-1]])) / window.size)
-    low = first = 0
-    for name, high, last in zip(numbers, frames_end.tolist(), buckets_end.tolist(), strict=True):
+    low = 0
+    for name, high in zip(numbers, np.cumsum(np.bincount(tags)).tolist(), strict=True):
         frames = log.frames.setdefault((name, False), Frames())
-        some = slice(first, last)
-        frames.add(facts[:, low:high], buckets[low:high], None, right[some], held[some], share)
-        low, first = high, last
+        now = slice(low, high)
+        some = frames.make_room(facts[:, now], sizes[now] // 8, share)
+        _copy(data, limits_at[now], sizes[now], frames.buckets[1, some])
+        _copy(data, counts_at[now], sizes[now], frames.buckets[2, some])
+        low = high
 
 
-def _doubles(data: memoryview, starts: IntArray, sizes: IntArray) -> FloatArray:
-    """The doubles in these stretches of bytes, one after another."""
-    ends = (starts + sizes).tolist()
-    return np.frombuffer(
-        b"".join([data[s:e] for s, e in zip(starts.tolist(), ends, strict=True)]), np.float64
-    )
+def _copy(data: memoryview, starts: IntArray, sizes: IntArray, into: FloatArray) -> None:
+    """Copy the doubles in these stretches of bytes, one after another.
+
+    Without joining them first: a new block of memory for each window is new to the process each time.
+    """
+    target, at = into.view(np.uint8).data, 0
+    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+        target[at : at + size] = data[start : start + size]
+        at += size
