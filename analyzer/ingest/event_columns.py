@@ -61,6 +61,7 @@ class _Period(NamedTuple):
 
     row: Words  # of several periods, so that they make whole words
     mask: Words
+    shared: tuple[tuple[int, np.uint64, np.uint64], ...]  # places, masks and words that cover what is shared
     layouts: tuple[Layout, ...]
     walls_at: IntArray
     steps_at: IntArray
@@ -96,10 +97,12 @@ def _take_run(window: records.Window, run: records.Run, log: Log) -> bool:
     most = (window.size - window.base - run.start) // run.size
     into = block(log, numbers, run.count, most, window.size // SHORTEST)
     now = slice(into.filled, into.filled + run.count)
-    into.wall_times[:, now] = records.columns(data, run, period.walls_at, np.uint64).view(np.float64)
-    into.steps[:, now] = _packed(records.columns(data, run, period.steps_at, np.uint64) & period.step_masks)
+    records.fill(into.wall_times[:, now], data, run, period.walls_at, np.float64)
+    varints = records.columns(data, run, period.steps_at, np.uint64)
+    varints &= period.step_masks
+    into.steps[:, now] = _packed(varints)
     if all(found[-3:] == SIMPLE for found in period.layouts):
-        into.values[:, now] = records.columns(data, run, period.values_at, np.uint32).view(np.float32)
+        records.fill(into.values[:, now], data, run, period.values_at, np.float32)
     else:
         words = records.columns(data, run, period.values_at, np.uint64)
         for row, raw, found in zip(into.values, words, period.layouts, strict=True):
@@ -113,9 +116,11 @@ def _repeats(data: Bytes, run: records.Run, period: _Period) -> bool:
     """Whether all periods of a run share what they ought to."""
     if run.size <= LITTLE_PERIOD:  # word by word: each is a column
         different = np.zeros(run.count, np.uint64)
-        for k in np.flatnonzero(period.mask[: -(-run.size // 8)]).tolist():
-            column = np.ndarray((run.count,), np.uint64, data, run.start + 8 * k, (run.size,)) ^ period.row[k]
-            column &= period.mask[k]
+        column = np.empty(run.count, np.uint64)
+        for place, mask, word in period.shared:
+            column[:] = records.column(data, run, place, np.uint64)
+            column ^= word
+            column &= mask
             different |= column
         return not different.any()
     region = data[run.start : run.start + run.count * run.size]
@@ -161,7 +166,20 @@ def _period(parts: tuple[tuple[int, bytes, Layout], ...]) -> _Period:
     step_bytes, _, layouts = zip(*parts, strict=True)
     walls = np.array(walls_at)
     masks = STEP_MASKS[[*step_bytes]][:, None]
-    return _Period(row_tile, mask_tile, layouts, walls, walls + STEP_AT - WALL_AT, np.array(values_at), masks)
+    shared = tuple(_shared_words(row, mask)) if len(row) <= LITTLE_PERIOD else ()
+    steps_at, values = walls + STEP_AT - WALL_AT, np.array(values_at)
+    return _Period(row_tile, mask_tile, shared, layouts, walls, steps_at, values, masks)
+
+
+def _shared_words(row: bytearray, mask: bytearray) -> Iterator[tuple[int, np.uint64, np.uint64]]:
+    """Place, mask and masked word of as few words as cover the mask."""
+    place = 0
+    while any(mask[place:]):
+        place += next(k for k, byte in enumerate(mask[place:]) if byte)
+        words = (bytes(part[place : place + 8]).ljust(8, b"\0") for part in (mask, row))
+        mask_word, word = (np.uint64(int.from_bytes(part, "little")) for part in words)
+        yield place, mask_word, word & mask_word
+        place += 8
 
 
 def _opening(steps: int) -> bytes:
@@ -527,11 +545,17 @@ def _place_in_tensor(kind: int, part: wire.Field) -> tuple[int, int, str, bool] 
 
 
 def _packed(words: Words) -> Words:
-    """The numbers that varints stand for."""
-    out = words & np.uint64(0x7F)
+    """The numbers that varints stand for, given by the low seven bits of each byte.
+
+    In sum over k > 0, what begins at byte k counts 2**(7 * k); to take that from the word leaves of byte m
+    2**(8 * m) - (2**(8 * m) - 2**(7 * m)), as is to be.
+    """
+    out = words.copy()
     top = int(words.max(initial=0))
     for k in range(1, (top.bit_length() + 7) // 8):
-        out |= ((words >> np.uint64(8 * k)) & np.uint64(0x7F)) << np.uint64(7 * k)
+        part = words >> np.uint64(8 * k)
+        part <<= np.uint64(7 * k)
+        out -= part
     return out
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from io import FileIO
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from analyzer.ingest.crc32c import Bytes, Crcs, Ints, Words, items
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Number = TypeVar("Number", np.uint32, np.uint64)
+Number = TypeVar("Number", np.uint32, np.uint64, np.float32, np.float64)
 
 HEADER = 12
 FOOTER = 4
@@ -231,16 +231,26 @@ def _header_columns(lengths: tuple[int, ...]) -> tuple[Ints, Words, Words]:
     return np.cumsum(sizes) - sizes, first, last
 
 
+def column(data: Bytes, run: Run, place: int, dtype: type[Number]) -> NDArray[Number]:
+    """The numbers at a place of each period, where they lie."""
+    return np.ndarray((run.count,), dtype, data, run.start + place, (run.size,))
+
+
 def columns(data: Bytes, run: Run, places: Ints, dtype: type[Number]) -> NDArray[Number]:
     """The numbers at these places of each period [places, periods]."""
+    out = np.empty((len(places), run.count), dtype)
+    fill(out, data, run, places, dtype)
+    return out
+
+
+def fill(out: NDArray[Any], data: Bytes, run: Run, places: Ints, dtype: type[Number]) -> None:
+    """Write the numbers at these places of each period to ``out`` [places, periods]."""
     if run.count < STRIDED:
         at = run.start + places[:, None] + run.size * np.arange(run.count)
-        found: NDArray[Number] = items(data, np.dtype(dtype).itemsize)[at].view(dtype)
-        return found
-    out = np.empty((len(places), run.count), dtype)
-    for row, place in zip(out, places.tolist(), strict=True):
-        row[:] = np.ndarray((run.count,), dtype, data, run.start + place, (run.size,))
-    return out
+        out[:] = items(data, np.dtype(dtype).itemsize)[at].view(dtype)
+    else:
+        for row, place in zip(out, places.tolist(), strict=True):
+            row[:] = column(data, run, place, dtype)
 
 
 def _walk(frames: _Frames, most: int) -> None:
@@ -367,7 +377,7 @@ def _run_holds(data: Bytes, run: Run) -> bool:
 
 def _put(data: Bytes, run: Run, places: Ints, crcs: Crcs) -> None:
     for row, place in zip(crcs, places.tolist(), strict=True):
-        np.ndarray((run.count,), np.uint32, data, run.start + place, (run.size,))[:] = row
+        column(data, run, place, np.uint32)[:] = row
 
 
 @lru_cache(256)
@@ -486,6 +496,7 @@ class _Source:
 
 def read_windows(file: FileIO, damage: Damage, window: int = WINDOW, start: int = 0) -> Iterator[Window]:
     """The records of a file from ``start`` on, some megabytes at a time; what is lost goes to ``damage``."""
+    _keep_freed_memory()
     damage.size = file.seek(0, 2)
     if start and start == damage.size:
         return
@@ -506,6 +517,17 @@ def read_windows(file: FileIO, damage: Damage, window: int = WINDOW, start: int 
     if source.low < source.high:
         damage.cut_offset = source.base + source.low
         damage.cut_bytes = source.high - source.low
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let what one step frees be there for the next, for the rest of the process.
+
+    The C library gives free memory back from some size on, after which it is new to the process again: a
+    page fault for every 4 KB. glibc raises that bound to twice the largest block that was ever freed.
+    Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    """
+    np.empty(2 * WINDOW, np.uint8)
 
 
 def _pass_gap(source: _Source, damage: Damage) -> None:
