@@ -17,14 +17,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analyzer.checkpoints import open_checkpoint
 from analyzer.discover import SPLIT_WORDS, Group, LogFile
 from analyzer.errors import IngestError
-from analyzer.model import Checkpoint, FloatArray, Histograms, Problem, Reading, Run, Scalar, Series, Text
+from analyzer.model import FloatArray, Histograms, Problem, Reading, Run, Scalar, Series, Text
 from analyzer.roles import ROLES, with_histogram_roles, with_roles
+
+if TYPE_CHECKING:
+    from analyzer.model import Checkpoint
 
 REPEATED = 0.2  # share of repeated steps beyond which the steps are no axis
 ATTEMPT_POINTS = 3  # a first attempt of fewer points is just an overwritten start

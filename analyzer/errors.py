@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class AnalyzerError(Exception):
@@ -20,8 +20,7 @@ class IngestError(AnalyzerError):
         self.offset = offset
 
 
-@dataclass(frozen=True, slots=True)
-class RuleProblem:
+class RuleProblem(NamedTuple):
     """One mistake in a rule file."""
 
     path: str

@@ -607,12 +607,12 @@ def test_windows_of_any_size_give_the_same_records(tmp_path: Path, window: int) 
     noise = np.random.default_rng(0).bytes(777)
     path.write_bytes(b"".join([*SAMPLE[:50], noise, *SAMPLE[50:70], framed(noise * 20), *SAMPLE[70:], noise]))
 
-    def payloads(size: int) -> tuple[list[tuple[int, bytes]], records.Damage]:
+    def payloads(size: int) -> tuple[list[tuple[int, bytes]], dict[str, object]]:
         damage, out = records.Damage(), []
         for window in records.read_windows(path.open("rb", buffering=0), damage, size):
             for start, length in zip(*every_record(window), strict=True):
                 out.append((window.base + int(start), window.data[start : start + length].tobytes()))
-        return out, damage
+        return out, vars(damage)
 
     assert payloads(window) == payloads(1 << 22)
     assert len(payloads(window)[0]) == len(SAMPLE) + 1

@@ -7,10 +7,12 @@ import pkgutil
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from analyzer.errors import IngestError
-from analyzer.model import Checkpoint
+
+if TYPE_CHECKING:
+    from analyzer.model import Checkpoint
 
 HEAD = 4096
 

@@ -16,19 +16,24 @@ import importlib
 import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+    Crcs = NDArray[np.uint32]
+    Ints = NDArray[np.int64]
+    Words = NDArray[np.uint64]
+else:
+    Bytes = Crcs = Ints = Words = np.ndarray
 
 BLOCK = 64  # bytes whose checksum is computed in one row
 ROWS = 1 << 14  # rows handled at a time
 ALL = 0xFFFFFFFF  # a CRC starts from this register and ends by inverting it
 
-Bytes = NDArray[np.uint8]
-Crcs = NDArray[np.uint32]
-Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
 Extend = Callable[[int, Any], int]
 
 

@@ -95,8 +95,8 @@ def _take_run(window: records.Window, run: records.Run, log: Log) -> bool:
         KNOWN[run.lengths] = period
     numbers = tuple(number_of(found, log) for found in period.layouts)
     most = (window.size - window.base - run.start) // run.size
-    into = block(log, numbers, run.count, most, window.size // SHORTEST)
-    now = slice(into.filled, into.filled + run.count)
+    into = block(log, numbers, run.periods, most, window.size // SHORTEST)
+    now = slice(into.filled, into.filled + run.periods)
     records.fill(into.wall_times[:, now], data, run, period.walls_at, np.float64)
     varints = records.columns(data, run, period.steps_at, np.uint64)
     varints &= period.step_masks
@@ -107,23 +107,23 @@ def _take_run(window: records.Window, run: records.Run, log: Log) -> bool:
         words = records.columns(data, run, period.values_at, np.uint64)
         for row, raw, found in zip(into.values, words, period.layouts, strict=True):
             row[now] = _decoded(raw, *found[-3:])
-    into.runs.append((window.base + run.start, period.walls_at, run.count, run.size))
-    into.filled += run.count
+    into.runs.append((window.base + run.start, period.walls_at, run.periods, run.size))
+    into.filled += run.periods
     return True
 
 
 def _repeats(data: Bytes, run: records.Run, period: _Period) -> bool:
     """Whether all periods of a run share what they ought to."""
     if run.size <= LITTLE_PERIOD:  # word by word: each is a column
-        different = np.zeros(run.count, np.uint64)
-        column = np.empty(run.count, np.uint64)
+        different = np.zeros(run.periods, np.uint64)
+        column = np.empty(run.periods, np.uint64)
         for place, mask, word in period.shared:
             column[:] = records.column(data, run, place, np.uint64)
             column ^= word
             column &= mask
             different |= column
         return not different.any()
-    region = data[run.start : run.start + run.count * run.size]
+    region = data[run.start : run.start + run.periods * run.size]
     whole = len(region) // period.row.nbytes * period.row.nbytes
     rest = len(region) - whole
     tiles = region[:whole].view(np.uint64).reshape(-1, len(period.row)) ^ period.row
@@ -524,7 +524,7 @@ def _place(data: memoryview, value: events.Value) -> tuple[int, int, str, bool] 
     if value.kind != events.TENSOR:
         return None
     tensor = tensors.parse(data, value.body)
-    if tensor.dtype not in tensors.NUMERIC or (tensor.count, len(tensor.parts)) != (1, 1):
+    if tensor.dtype not in tensors.NUMERIC or (tensor.elements, len(tensor.parts)) != (1, 1):
         return None
     (part,) = tensor.parts
     return _place_in_tensor(tensor.dtype, part)

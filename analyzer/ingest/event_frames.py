@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -27,17 +26,17 @@ class Frame(NamedTuple):
     counts: FloatArray
 
 
-@dataclass(slots=True, eq=False)
 class Frames:
     """The histograms of one tag: ``filled`` buckets [left, right, count], and what each frame has.
 
     Where upper limits alone were written, the left edges stay empty until all frames are there.
     """
 
-    buckets: FloatArray = field(default_factory=lambda: np.empty((3, 0)))
-    filled: int = 0
-    sizes: list[IntArray] = field(default_factory=list)
-    facts: list[FloatArray] = field(default_factory=list)  # [position, step, wall time, moments; frames]
+    def __init__(self) -> None:
+        self.buckets: FloatArray = np.empty((3, 0))
+        self.filled = 0
+        self.sizes: list[IntArray] = []
+        self.facts: list[FloatArray] = []  # [position, step, wall time, moments; frames]
 
     def make_room(self, facts: FloatArray, sizes: IntArray, share: float = 1.0) -> slice:
         """Where the buckets of further frames go, which are ``share`` of all the file is likely to hold."""

@@ -6,16 +6,19 @@ every writer puts them; records of any other form are left to be read one by one
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyzer.ingest import records
 from analyzer.ingest.crc32c import Bytes, items
 from analyzer.ingest.event_frames import Frames
 from analyzer.ingest.event_log import Log
-from analyzer.model import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from analyzer.model import FloatArray, IntArray
 
 SHORTEST = 100  # bytes: shorter records have no buckets worth the trouble
 FEWEST = 4  # records: fewer are sooner read one by one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ class Points(NamedTuple):
     values: FloatArray
 
 
-@dataclass(slots=True, eq=False)
 class Block:
     """Points of several tags that were written in turn: columns [tags, room], ``filled`` of them so far.
 
@@ -32,11 +30,10 @@ class Block:
     bytes of the periods.
     """
 
-    steps: FloatArray
-    wall_times: FloatArray
-    values: FloatArray
-    filled: int = 0
-    runs: list[tuple[int, IntArray, int, int]] = field(default_factory=list)
+    def __init__(self, tags: int, room: int):
+        self.steps, self.wall_times, self.values = np.empty((3, tags, room))
+        self.filled = 0
+        self.runs: list[tuple[int, IntArray, int, int]] = []
 
     def points(self, row: int) -> Points:
         """The points of one tag."""
@@ -49,22 +46,22 @@ class Block:
         return self.steps[row, some], self.wall_times[row, some], self.values[row, some]
 
 
-@dataclass(slots=True)
 class Log:
-    numbers: dict[Key, int] = field(default_factory=dict)
-    blocks: dict[tuple[int, ...], list[Block]] = field(default_factory=dict)  # by tags' numbers
-    reserved: int = 0  # points that the blocks have room for
-    known: dict[int, list[Points]] = field(default_factory=dict)  # points of one tag, by its number
-    mixed: list[tuple[IntArray, Points]] = field(default_factory=list)  # points of many tags: their numbers
-    single: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # number, then a point
-    frames: dict[Key, Frames] = field(default_factory=dict)
-    plugins: dict[bytes, str] = field(default_factory=dict)  # by tag; the first event's counts
-    texts: list[Text] = field(default_factory=list)
-    hyperparameters: dict[str, Scalar] = field(default_factory=dict)
-    unsupported: dict[bytes, int] = field(default_factory=dict)  # values left out, by tag
-    malformed: int = 0
-    malformed_offset: int = 0
-    skipped: int = 0  # values of kinds that are not read: images, audio, graphs
+    def __init__(self) -> None:
+        self.numbers: dict[Key, int] = {}
+        self.blocks: dict[tuple[int, ...], list[Block]] = {}  # by tags' numbers
+        self.reserved = 0  # points that the blocks have room for
+        self.known: dict[int, list[Points]] = {}  # points of one tag, by its number
+        self.mixed: list[tuple[IntArray, Points]] = []  # points of many tags: their numbers
+        self.single: list[tuple[int, int, float, float, float]] = []  # number, then a point
+        self.frames: dict[Key, Frames] = {}
+        self.plugins: dict[bytes, str] = {}  # by tag; the first event's counts
+        self.texts: list[Text] = []
+        self.hyperparameters: dict[str, Scalar] = {}
+        self.unsupported: dict[bytes, int] = {}  # values left out, by tag
+        self.malformed = 0
+        self.malformed_offset = 0
+        self.skipped = 0  # values of kinds that are not read: images, audio, graphs
 
     def number(self, key: Key) -> int:
         return self.numbers.setdefault(key, len(self.numbers))
@@ -80,7 +77,7 @@ def block(log: Log, numbers: tuple[int, ...], count: int, most: int, limit: int)
     if not blocks or blocks[-1].values.shape[1] < blocks[-1].filled + count:
         room = most if log.reserved + most * len(numbers) <= limit else count
         log.reserved += room * len(numbers)
-        blocks.append(Block(*np.empty((3, len(numbers), room))))
+        blocks.append(Block(len(numbers), room))
     return blocks[-1]
 
 

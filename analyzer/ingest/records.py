@@ -8,7 +8,6 @@ Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from io import FileIO
 from itertools import pairwise
@@ -39,12 +38,11 @@ STRIDED = 256  # periods from which on columns are sooner taken by stride
 PIECE = 1 << 21  # bytes verified at a time, to stay in the processor's cache
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """``count`` periods of records of these ``lengths``; the first header lies at ``start`` of the window."""
+class Run(NamedTuple):
+    """Periods of records of these ``lengths``; the first header lies at ``start`` of the window."""
 
     start: int
-    count: int
+    periods: int
     lengths: tuple[int, ...]
     size: int  # bytes of a period
 
@@ -65,20 +63,14 @@ class Window(NamedTuple):
     lengths: Ints
 
 
-@dataclass(slots=True)
 class Damage:
     """What a file lost: how often, where first (bytes from its start) and how much (bytes)."""
 
-    checksums: int = 0
-    checksum_offset: int = 0
-    checksum_bytes: int = 0
-    gaps: int = 0
-    gap_offset: int = 0
-    gap_bytes: int = 0
-    cut_offset: int | None = None
-    cut_bytes: int = 0
-    size: int = 0
-    records: int = 0
+    def __init__(self) -> None:
+        self.checksums = self.checksum_offset = self.checksum_bytes = 0
+        self.gaps = self.gap_offset = self.gap_bytes = 0
+        self.cut_offset: int | None = None
+        self.cut_bytes = self.size = self.records = 0
 
 
 @lru_cache(4096)
@@ -104,8 +96,8 @@ def spread(run: Run) -> tuple[Ints, Ints]:
     """Starts and lengths of the payloads of a run."""
     lengths = np.array(run.lengths, np.int64)
     starts = run.start + HEADER + np.cumsum(lengths + OVERHEAD) - lengths - OVERHEAD
-    all_starts = starts + run.size * np.arange(run.count)[:, None]
-    return all_starts.reshape(-1), np.tile(lengths, run.count)
+    all_starts = starts + run.size * np.arange(run.periods)[:, None]
+    return all_starts.reshape(-1), np.tile(lengths, run.periods)
 
 
 def merged(parts: Iterable[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
@@ -119,22 +111,26 @@ def merged(parts: Iterable[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
 # --------------------------------------------------------------------------- framing
 
 
-@dataclass(slots=True)
 class _Frames:
     """Where the records of one window lie, and where reading has to go on."""
 
-    data: Bytes
-    position: int
-    high: int
-    final: bool  # nothing comes behind ``high``
-    known: dict[bytes, int]
-    period: tuple[int, ...]  # lengths of the records of the last run
-    runs: list[Run] = field(default_factory=list)
-    starts: list[Ints] = field(default_factory=list)
-    lengths: list[Ints] = field(default_factory=list)
-    brief: int = 0  # runs that were hardly worth it
-    ended: bool = False  # the next record is not in memory whole, or
-    broken: bool = False  # has no valid header
+    def __init__(
+        self,
+        data: Bytes,
+        position: int,
+        high: int,
+        final: bool,  # nothing comes behind ``high``
+        known: dict[bytes, int],
+        period: tuple[int, ...],  # lengths of the records of the last run
+    ):
+        self.data, self.position, self.high, self.final = data, position, high, final
+        self.known, self.period = known, period
+        self.runs: list[Run] = []
+        self.starts: list[Ints] = []
+        self.lengths: list[Ints] = []
+        self.brief = 0  # runs that were hardly worth it
+        self.ended = False  # the next record is not in memory whole, or
+        self.broken = False  # has no valid header
 
 
 def _follow(frames: _Frames) -> None:
@@ -233,20 +229,20 @@ def _header_columns(lengths: tuple[int, ...]) -> tuple[Ints, Words, Words]:
 
 def column(data: Bytes, run: Run, place: int, dtype: type[Number]) -> NDArray[Number]:
     """The numbers at a place of each period, where they lie."""
-    return np.ndarray((run.count,), dtype, data, run.start + place, (run.size,))
+    return np.ndarray((run.periods,), dtype, data, run.start + place, (run.size,))
 
 
 def columns(data: Bytes, run: Run, places: Ints, dtype: type[Number]) -> NDArray[Number]:
     """The numbers at these places of each period [places, periods]."""
-    out = np.empty((len(places), run.count), dtype)
+    out = np.empty((len(places), run.periods), dtype)
     fill(out, data, run, places, dtype)
     return out
 
 
 def fill(out: NDArray[Any], data: Bytes, run: Run, places: Ints, dtype: type[Number]) -> None:
     """Write the numbers at these places of each period to ``out`` [places, periods]."""
-    if run.count < STRIDED:
-        at = run.start + places[:, None] + run.size * np.arange(run.count)
+    if run.periods < STRIDED:
+        at = run.start + places[:, None] + run.size * np.arange(run.periods)
         out[:] = items(data, np.dtype(dtype).itemsize)[at].view(dtype)
     else:
         for row, place in zip(out, places.tolist(), strict=True):
@@ -348,7 +344,7 @@ def _verified(frames: _Frames, base: int, damage: Damage) -> Window:
         for piece in _pieces(run):
             (runs if _run_holds(data, piece) else torn).append(piece)
     starts, lengths = merged([*zip(frames.starts, frames.lengths, strict=True), *map(spread, torn)])
-    damage.records += len(starts) + sum(run.count * len(run.lengths) for run in runs)
+    damage.records += len(starts) + sum(run.periods * len(run.lengths) for run in runs)
     bad = _misfits(data, starts, lengths)
     if len(bad):
         _count(starts[bad] + base - HEADER, lengths[bad], damage)
@@ -358,8 +354,8 @@ def _verified(frames: _Frames, base: int, damage: Damage) -> Window:
 
 def _pieces(run: Run) -> Iterator[Run]:
     many = max(1, PIECE // run.size)
-    for low in range(0, run.count, many):
-        yield Run(run.start + low * run.size, min(many, run.count - low), run.lengths, run.size)
+    for low in range(0, run.periods, many):
+        yield Run(run.start + low * run.size, min(many, run.periods - low), run.lengths, run.size)
 
 
 def _run_holds(data: Bytes, run: Run) -> bool:
@@ -369,7 +365,7 @@ def _run_holds(data: Bytes, run: Run) -> bool:
     ends, links, before = _links(run.lengths)
     stored = columns(data, run, ends, np.uint32)
     _put(data, run, ends, crc32c.linked(stored, links))
-    holds = crc32c.leads(data[run.start : run.start + run.count * run.size], before, before)
+    holds = crc32c.leads(data[run.start : run.start + run.periods * run.size], before, before)
     if not holds:
         _put(data, run, ends, stored)
     return holds
@@ -466,17 +462,14 @@ def _count(offsets: Ints, lengths: Ints, damage: Damage) -> None:
 # --------------------------------------------------------------------------- windows
 
 
-@dataclass(slots=True)
 class _Source:
     """The part of a file that is in memory: ``data[low:high]`` is unread, ``data[0]`` lies at ``base``."""
 
-    file: FileIO
-    size: int
-    window: int
-    data: Bytes
-    low: int = MARGIN
-    high: int = MARGIN
-    base: int = -MARGIN
+    def __init__(self, file: FileIO, size: int, window: int, start: int):
+        self.file, self.size, self.window = file, size, window
+        self.data = np.zeros(2 * MARGIN, np.uint8)
+        self.low = self.high = MARGIN
+        self.base = start - MARGIN
 
     def more(self) -> bool:
         """Drop what was read and read on; False at the end of the file."""
@@ -501,7 +494,7 @@ def read_windows(file: FileIO, damage: Damage, window: int = WINDOW, start: int 
     if start and start == damage.size:
         return
     file.seek(start)
-    source = _Source(file, damage.size, window, np.zeros(2 * MARGIN, np.uint8), base=start - MARGIN)
+    source = _Source(file, damage.size, window, start)
     frames = _Frames(source.data, 0, 0, False, {}, ())
     while not frames.final:
         final = not source.more() or source.base + source.high == damage.size

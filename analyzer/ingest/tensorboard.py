@@ -137,7 +137,7 @@ def _tensor(
     if plugin == "text" and tensor.dtype == tensors.STRING:
         return [Text(wire.text_of(tag), at[1], line) for line in tensors.strings(data, tensor)]
     if tensor.dtype in tensors.NUMERIC and plugin != "text":
-        if plugin != "histograms" and tensor.count == 1:
+        if plugin != "histograms" and tensor.elements == 1:
             return *at, float(tensors.numbers(data, tensor)[0])
         if plugin != "scalars" and len(tensor.shape) == 2 and tensor.shape[1] == 3:
             left, right, counts = tensors.numbers(data, tensor).reshape(-1, 3).T.copy()

@@ -5,13 +5,16 @@ Source: tensorflow/core/framework/tensor.proto and types.proto.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyzer.ingest import wire
-from analyzer.model import FloatArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from analyzer.model import FloatArray
 
 FLOAT, DOUBLE, STRING, BFLOAT16, HALF = 1, 2, 7, 14, 19
 CONTENT, FLOAT_VAL, STRING_VAL, HALF_VAL = 4, 5, 8, 13
@@ -40,13 +43,12 @@ NUMERIC = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """The parts of a tensor, not decoded; ``count`` is the product of ``shape``."""
+class Tensor(NamedTuple):
+    """The parts of a tensor, not decoded; ``elements`` is the product of ``shape``."""
 
     dtype: int
     shape: tuple[int, ...]
-    count: int
+    elements: int
     parts: tuple[wire.Field, ...]
 
 
@@ -92,9 +94,9 @@ def numbers(data: memoryview, tensor: Tensor) -> FloatArray:
     values = _content(data, tensor, dtype)
     if values is None:
         values = _typed(data, tensor, dtype, number)
-        if len(values) < tensor.count <= MOST:
-            values = np.pad(values, (0, tensor.count - len(values)), "edge" if len(values) else "constant")
-    if len(values) != tensor.count:
+        if len(values) < tensor.elements <= MOST:
+            values = np.pad(values, (0, tensor.elements - len(values)), "edge" if len(values) else "constant")
+    if len(values) != tensor.elements:
         raise wire.WireError("a tensor's shape and its elements disagree")
     if tensor.dtype == BFLOAT16:
         values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -14,7 +14,9 @@ from analyzer.model.logged import *  # noqa: F403
 
 if TYPE_CHECKING:
     from analyzer.model.judged import *  # noqa: F403
+    from analyzer.model.stored import *  # noqa: F403
 else:
 
     def __getattr__(name: str) -> object:
-        return getattr(import_module("analyzer.model.judged"), name)
+        module = "stored" if name in ("Checkpoint", "TensorRef") else "judged"
+        return getattr(import_module(f"analyzer.model.{module}"), name)

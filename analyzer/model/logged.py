@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from analyzer.model.stored import Checkpoint
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+else:  # what reading does not need is not loaded
+    FloatArray = IntArray = np.ndarray
 Scalar = str | int | float | bool | None
 
 Direction = Literal["lower", "higher", "unknown"]
@@ -96,45 +102,6 @@ class Text:
     tag: str
     step: float
     value: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorRef:
-    """A tensor in a checkpoint that is read only when asked for.
-
-    ``group`` says what it belongs to: model, ema, optimizer or other. For optimizer state,
-    ``name`` is the parameter's name (or its index where names are not stored) and ``slot`` the
-    state's key, such as ``exp_avg_sq``.
-    ``blocks(limit)`` yields the elements in storage order as flat numpy arrays of at most
-    ``limit`` bytes, bfloat16 and float8 widened to float32.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    nbytes: int
-    group: str
-    blocks: Callable[[int], Iterator[NDArray[np.generic]]]
-    slot: str = ""
-
-    @property
-    def count(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """What a checkpoint holds. No tensor's bytes are in memory."""
-
-    path: str
-    format: str
-    tensors: tuple[TensorRef, ...]
-    step: int | None = None
-    epoch: int | None = None
-    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
-    optimizer: Mapping[str, Scalar] = field(default_factory=dict)  # first param group: lr, betas …
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)  # loss scale, versions …
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from numpy import generic
-from numpy.typing import NDArray
+from analyzer.model import Problem
 
-from analyzer.model import Problem, TensorRef
+if TYPE_CHECKING:
+    from numpy import generic
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ def _renamed(value: Any, names: Sequence[tuple[str, str]]) -> Any:
 
 
 def _keeping(value: Any, folder: Folder) -> Any:
+    from analyzer.model import TensorRef  # local files need none
+
     if isinstance(value, TensorRef):
         return replace(value, blocks=partial(_blocks, value.blocks, folder))
     return _rebuilt(value, partial(_keeping, folder=folder))
