@@ -10,8 +10,8 @@ import pytest
 import report_fixtures as fixtures
 from rich.cells import cell_len
 
-from analyzer.model import Evidence, Report, Run, RunReport, Series
-from analyzer.report import render
+from analyzer.model import Evidence, NotApplicable, Report, Run, RunReport, Series
+from analyzer.report import curves, render, wording
 from analyzer.report.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
 from analyzer.report.terminal import rule_page
 
@@ -42,6 +42,20 @@ def test_a_finding_shows_evidence_causes_and_one_remedy() -> None:
     assert "weight_decay=0.01" not in text and "1 more remedy with --verbose" in text
     assert "Not checked: 2 rules (lacking: activations, checkpoint)" in text
     assert "runs/exp3/events.1: the last record is cut short (truncated)" in text
+
+
+def test_what_was_logged_is_not_called_lacking() -> None:
+    series = (fixtures.series("train_loss", [1.0, 0.5]),)
+    absent = (NotApplicable("a", ("train_loss", "val_loss"), ""), NotApplicable("b", ("val_loss",), ""))
+    run = RunReport(Run("r", "r", series), "healthy", not_applicable=absent)
+    expected = "Not checked: 2 rules (lacking: val_loss; too short or flat: train_loss)"
+    assert wording.not_checked(run) == expected
+
+
+def test_the_curve_shown_is_the_longest_of_its_role() -> None:
+    short, long = (fixtures.series("train_loss", np.ones(points)) for points in (2, 9))
+    assert curves.main_curve(Run("r", "r", (short, long))) is long
+    assert curves.main_curve(Run("r", "r", ())) is None
 
 
 def test_verbose_shows_all_of_it() -> None:

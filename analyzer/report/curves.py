@@ -38,7 +38,9 @@ def of_family(run: Run, name: str) -> tuple[Series, ...]:
 
 
 def main_curve(run: Run) -> Series | None:
-    return next(iter(main_curves(run)), None)
+    """The curve to show where there is room for one: of several of one role the longest, as it is judged."""
+    curves = main_curves(run)
+    return max((s for s in curves if s.role == curves[0].role), key=lambda s: s.points, default=None)
 
 
 def spread_out(series: tuple[Series, ...]) -> tuple[Series, ...]:

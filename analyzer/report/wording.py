@@ -107,14 +107,19 @@ def size(run: RunReport) -> str:
 
 
 def not_checked(run: RunReport, limit: int = 6) -> str:
-    """``Not checked: 12 rules (no gradients, no activations)``, or nothing."""
+    """``Not checked: 12 rules (lacking: grad_norm, …; too short or flat: train_loss)``, or nothing."""
     if not run.not_applicable:
         return ""
-    needs = Counter(need for n in run.not_applicable for need in n.missing)
-    named = [need for need, _ in needs.most_common(limit)]
-    more = ", …" if len(needs) > limit else ""
-    missing = f" (lacking: {', '.join(named)}{more})" if named else ""
-    return f"Not checked: {counted(len(run.not_applicable), 'rule')}{missing}"
+    needs = [need for need, _ in Counter(n for e in run.not_applicable for n in e.missing).most_common()]
+    logged = {s.role for s in run.run.series if s.points}
+    parts = [
+        ("lacking", [need for need in needs if need not in logged]),
+        ("too short or flat", [need for need in needs if need in logged]),
+    ]
+    told = "; ".join(
+        f"{what}: {', '.join(names[:limit])}{', …' * (len(names) > limit)}" for what, names in parts if names
+    )
+    return f"Not checked: {counted(len(run.not_applicable), 'rule')}" + (f" ({told})" if told else "")
 
 
 def unmapped(run: RunReport, limit: int = 6) -> str:
