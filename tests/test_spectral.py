@@ -13,7 +13,13 @@ from click.testing import CliRunner
 
 from analyzer.checkpoints import open_checkpoint, spectral
 from analyzer.checkpoints.regions import ArrayBlocks
-from analyzer.checkpoints.spectral import largest_singular_value, spectrum, tail_exponent, with_spectra
+from analyzer.checkpoints.spectral import (
+    largest_and_stable_rank,
+    largest_singular_value,
+    spectrum,
+    tail_exponent,
+    with_spectra,
+)
 from analyzer.checkpoints.statistics import layer_stats
 from analyzer.cli import cli
 from analyzer.features import compute
@@ -106,9 +112,30 @@ def test_flat_spectra_do_not_fool_the_iteration(name: str, seed: int) -> None:
     assert largest_singular_value(matrix) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_gaussian_matrix_to_seven_digits() -> None:
-    matrix = np.random.default_rng(4).normal(size=(900, 600)).astype(np.float32)
-    assert largest_singular_value(matrix) == pytest.approx(oracle(matrix)[0], rel=1e-7)
+@pytest.mark.parametrize("shape", [(900, 600), (300, 1200), (700, 700)], ids=str)
+@pytest.mark.parametrize("heavy", [False, True])
+def test_largest_value_and_stable_rank_to_nine_digits(shape: tuple[int, int], heavy: bool) -> None:
+    rng = np.random.default_rng(4)
+    scale = rng.pareto(2.5, shape[1]) if heavy else 1.0
+    matrix = (rng.normal(size=shape) * scale).astype(np.float32)
+    assert largest_and_stable_rank(ref_of(matrix)) == pytest.approx(oracle(matrix)[:2], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["decaying", "gaussian", "far apart"])
+def test_no_direction_is_found_twice(name: str) -> None:
+    """Once the largest value has converged, an iteration that forgets its vectors finds it again."""
+    matrix = SPECTRA[name].astype(np.float32)
+    apply = spectral._gram_operator(matrix)
+    _, _, basis = spectral._lanczos(apply, matrix.shape[1], 60, 0.0, seed=0)
+    assert np.abs(basis @ basis.T - np.eye(len(basis))).max() < 1e-9
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_the_iteration_leaves_what_is_not_finite(bad: float) -> None:
+    """Squares of 1e30 are beyond single precision."""
+    matrix = np.ones((20, 20), np.float32)
+    matrix[3, 4] = bad
+    assert largest_and_stable_rank(ref_of(matrix)) is None
 
 
 def test_matrices_too_large_for_the_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:

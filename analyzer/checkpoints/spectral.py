@@ -256,20 +256,19 @@ def largest_and_stable_rank(ref: TensorRef) -> tuple[float, float] | None:
 
 
 def _largest_and_stable_rank(matrix: Matrix) -> tuple[float, float] | None:
-    total = sum(float(np.einsum("ij,ij->", part, part)) for part in _in_double(matrix))
-    if not 0 < total < math.inf:
+    largest, total = _top_and_total(matrix)
+    if not (0 < largest < math.inf and 0 < total < math.inf):
         return None
-    largest = largest_singular_value(matrix)
-    return largest, total / largest**2
-
-
-def _in_double(matrix: Matrix) -> Iterator[FloatArray]:
-    for first in range(0, len(matrix), 256):
-        yield matrix[first : first + 256].astype(np.float64)
+    return math.sqrt(largest), total / largest
 
 
 def largest_singular_value(matrix: Matrix) -> float:
-    """The largest singular value to about ten digits, by Lanczos iteration on the Gram operator.
+    """The largest singular value to about ten digits, by Lanczos iteration on the Gram operator."""
+    return math.sqrt(_top_and_total(matrix)[0])
+
+
+def _top_and_total(matrix: Matrix) -> tuple[float, float]:
+    """The largest squared singular value, and the sum of all.
 
     Products are in single precision. The vector found is good to about six digits, and its
     Rayleigh quotient, taken in double precision, to twice as many. The iteration stops by its
@@ -277,15 +276,32 @@ def largest_singular_value(matrix: Matrix) -> float:
     the others the value stands still long before that one is found.
     """
     alphas, betas, basis = _lanczos(_gram_operator(matrix), matrix.shape[1], _STEPS, _RESIDUAL, seed=0)
+    if not all(map(math.isfinite, alphas)):
+        return math.nan, math.nan
     weights = np.linalg.eigh(_tridiagonal(alphas, betas))[1][:, -1]
     vector = weights @ basis
     vector /= math.sqrt(float(vector @ vector))
-    return math.sqrt(sum(float(np.sum((part @ vector) ** 2)) for part in _in_double(matrix)))
+    largest = total = 0.0
+    for band in _in_double(matrix):
+        image, elements = band @ vector, band.reshape(-1)
+        largest += float(image @ image)
+        total += float(elements @ elements)
+    return largest, total
+
+
+def _in_double(matrix: Matrix) -> Iterator[FloatArray]:
+    """Bands of rows; each is overwritten by the next."""
+    height = max(1, (1 << 17) // matrix.shape[1])
+    wide = np.empty((min(height, len(matrix)), matrix.shape[1]))
+    for first in range(0, len(matrix), height):
+        band = matrix[first : first + height]
+        wide[: len(band)] = band
+        yield wide[: len(band)]
 
 
 def _gram_operator(matrix: Matrix) -> Apply:
     """x -> Wᵀ(Wx), a band of rows at a time, so that memory is read once."""
-    height = max(1, (1 << 20) // matrix.shape[1])
+    height = max(1, (1 << 18) // matrix.shape[1])
 
     def apply(x: FloatArray) -> FloatArray:
         single, total = x.astype(np.float32), np.zeros(matrix.shape[1])
@@ -302,27 +318,34 @@ def _lanczos(
 ) -> tuple[list[float], list[float], FloatArray]:
     """Diagonal and side diagonal of the tridiagonal matrix, and the basis as rows.
 
-    Every new vector is made orthogonal to all before it, twice, so that no eigenvalue is found
-    again. Stops when the largest eigenvalue's residual is below ``residual`` of it, or when the
-    space is exhausted, as it is at once for a multiple of an orthogonal matrix.
+    Every new vector is made orthogonal to the last two, then to all before it, so that no
+    eigenvalue is found again. Stops when the largest eigenvalue's residual is below ``residual`` of
+    it, when the space is exhausted, as it is at once for a multiple of an orthogonal matrix, or at
+    what is not finite.
     """
     basis = np.empty((min(steps, size), size))
     vector = np.random.default_rng(seed).standard_normal(size)
     vector /= math.sqrt(float(vector @ vector))
     alphas: list[float] = []
     betas: list[float] = []
+    due = 3 if residual else -1  # the step after which the residual is looked at next
     for step in range(len(basis)):
         basis[step] = vector
         known = basis[: step + 1]
         image = apply(vector)
         alphas.append(float(image @ vector))
-        for _ in range(2):
-            image -= (known @ image) @ known
+        image -= alphas[-1] * vector
+        if betas:
+            image -= betas[-1] * basis[step - 1]
+        image -= (known @ image) @ known
         beta = math.sqrt(float(image @ image))
-        if beta <= 1e-7 * max(map(abs, alphas)) or (
-            step % 4 == 3 and _residual(alphas, betas, beta) < residual
-        ):
+        if not beta > 1e-7 * max(map(abs, alphas)):
             break
+        if step == due:
+            left = _residual(alphas, betas, beta) / residual
+            if left < 1:
+                break
+            due += min(8, 1 + int(2 * math.log10(left)))
         betas.append(beta)
         vector = image / beta
     return alphas, betas[: len(alphas) - 1], basis[: len(alphas)]
