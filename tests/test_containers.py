@@ -252,14 +252,86 @@ def test_scales_for_each_channel_are_those_of_its_row(shape: tuple[int, ...], tm
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_scales_along_another_axis_are_said_not_to_be_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(2, 4), (6, 4, 3), (3, 5, 2, 2)], ids=str)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_scales_may_be_along_any_axis(shape: tuple[int, ...], axis: int, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    scales, zeros = torch.full((4,), 0.1), torch.arange(4)
-    tensor = torch.quantize_per_channel(torch.randn(2, 4), scales, zeros, 1, torch.qint8)
-    torch.save({"w": tensor, "b": torch.ones(2)}, tmp_path / "c.pt")
-    checkpoint = open_checkpoint(tmp_path / "c.pt")
-    assert [ref.name for ref in checkpoint.tensors if ref.group == "model"] == ["b"]
-    assert any("not measured" in problem.message for problem in checkpoint.problems)
+    axis %= len(shape)
+    scales, zeros = torch.rand(shape[axis]).double() / 50 + 0.01, torch.arange(shape[axis]) - 2
+    tensor = torch.quantize_per_channel(torch.randn(shape), scales, zeros, axis, torch.qint8)
+    torch.save({"w": tensor}, tmp_path / "c.pt")
+    refs = found(open_checkpoint(tmp_path / "c.pt"))
+    np.testing.assert_array_equal(values(refs["w"], 16), tensor.dequantize().numpy())
+
+
+# --- quantised weights beside their scales -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["compressed.safetensors", "bitsandbytes.safetensors"])
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 12, 24])
+def test_quantised_weights_are_what_their_writers_make_of_them(name: str, limit: int) -> None:
+    refs = found(open_checkpoint(FILES / name))
+    with np.load(FILES / "expected" / f"{name}.npz", allow_pickle=False) as expected:
+        for key, value in expected.items():
+            assert refs[key].shape == value.shape
+            np.testing.assert_allclose(values(refs[key], limit), value, rtol=1e-6, atol=1e-9, err_msg=key)
+
+
+def test_quantised_weights_are_measured_and_judged_as_reals() -> None:
+    rows = {row.name: row for row in layer_stats(open_checkpoint(FILES / "compressed.safetensors"))}
+    assert rows["block.weight"].dtype == "qfloat8_e4m3fn"
+    assert all(
+        0.01 < (rows[f"{name}.weight"].std or 0) < 0.03 for name in ("block", "tensor", "channel", "group")
+    )
+    assert not analyzer.analyze(FILES / "compressed.safetensors").findings
+
+
+def test_packed_weights_are_said_not_to_be_measured() -> None:
+    checkpoint = open_checkpoint(FILES / "compressed.safetensors")
+    (problem,) = checkpoint.problems
+    assert problem.kind == "unsupported"
+    assert "1 quantised weights" in problem.message and "compressed-tensors" in problem.message
+    assert "packed.weight_packed" not in found(checkpoint)
+
+
+LAYOUTS = {  # tensors of a module as its writer names them, and whether its weight is decoded
+    "one scale": ({"weight": "float8", "weight_scale": ()}, True),
+    "by row": ({"weight": "float8", "weight_scale": (256,)}, True),
+    "by block": ({"weight": "float8", "weight_scale_inv": (2, 1)}, True),
+    "comfy": ({"weight": "float8", "scale_weight": (1,)}, True),
+    "misfit": ({"weight": "float8", "weight_scale": (7,)}, False),
+    "gptq": ({"qweight": "int32", "qzeros": "int32", "scales": (1, 256)}, False),
+    "mlx": ({"weight": "uint32", "scales": (256, 2), "biases": (256, 2)}, False),
+    "nvfp4": ({"weight": "uint8", "weight_scale": (256, 8)}, False),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_other_layouts_of_quantised_weights(name: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    tensors, decoded = LAYOUTS[name]
+    raw = torch.arange(256 * 32).reshape(256, 32)
+    made = {"norm.weight": torch.ones(4)}
+    for key, kind in tensors.items():
+        if kind == "float8":
+            made[f"l.{key}"] = (raw % 97 - 48.0).to(torch.float8_e4m3fn)
+        else:
+            made[f"l.{key}"] = (
+                raw.to(getattr(torch, kind)) if isinstance(kind, str) else torch.full(kind, 0.25)
+            )
+    safetensors.save_file(made, tmp_path / "m.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "m.safetensors")
+    weight = found(checkpoint).get("l.weight") or found(checkpoint).get("l.qweight")
+    assert (weight is not None) == decoded
+    assert any("not measured" in problem.message for problem in checkpoint.problems) != decoded
+    if weight:
+        np.testing.assert_array_equal(values(weight), made["l.weight"].float().numpy() / 4)
+
+
+def test_integers_are_no_weights_out_of_proportion(tmp_path: Path) -> None:
+    np.savez(tmp_path / "weights.npz", table=np.full((20, 20), 1 << 30) + np.arange(20))
+    assert not analyzer.analyze(tmp_path / "weights.npz").findings
 
 
 # --- DeepSpeed, laid out as its documentation says ---------------------------------------------------------

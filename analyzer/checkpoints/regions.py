@@ -282,22 +282,61 @@ class ScaledBlocks:
 
 
 @dataclass(frozen=True, slots=True)
-class RowScaledBlocks:
-    """The same with a scale and a zero point for each index of the first axis."""
+class GridScaledBlocks:
+    """The same with a scale for each cell of a grid: ``grid`` has as many cells along each axis of the tensor.
+
+    One cell along an axis is all of it, as many as the axis is long are one for each index, and a
+    number between is blocks: of 128 where these come out, else of equal size. Without ``zeros``
+    the zero points are zero. ``factor`` multiplies every scale.
+    """
 
     whole: StoredBlocks
     scales: StoredBlocks
-    zeros: StoredBlocks
+    grid: tuple[int, ...]
+    zeros: StoredBlocks | None = None
+    factor: float = 1.0
 
     def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
         if 0 in self.whole.shape:
             return
-        scales, zeros = (np.concatenate(list(part(limit))) for part in (self.scales, self.zeros))
-        row, position = element_count(self.whole.shape[1:]), 0
-        for block in self.whole(max(1, limit // 8) * DTYPES[self.whole.dtype].size):
-            index = (position + np.arange(len(block))) // row
-            yield ((block.astype(np.int64) - zeros[index]) * scales[index]).astype(np.float32)
-            position += len(block)
+        columns, cells, stored = self.whole.shape[-1], self.grid[-1], DTYPES[self.whole.dtype]
+        scales = self._values(self.scales) * self.factor
+        zeros = None if self.zeros is None else self._values(self.zeros)
+        row, step = self._grid_rows(), cell_size(columns, cells)
+        position, rows = 0, max(1, limit // 8 // columns)
+        for block in self.whole(rows * columns * max(stored.size, stored.widened)):
+            values = block.astype(np.float64).reshape(-1, columns)
+            place = row[position : position + len(values)]
+            if zeros is not None:
+                values -= _along(zeros[place], step, columns)
+            values *= _along(scales[place], step, columns)
+            yield from _pieces(values.astype(np.float32).reshape(-1), max(1, limit // 4))
+            position += len(place)
+
+    def _values(self, part: StoredBlocks) -> NDArray[np.float64]:
+        """A row for each cell of all axes but the last."""
+        flat = np.concatenate([block.astype(np.float64) for block in part(1 << 20)])
+        return flat.reshape(-1, self.grid[-1])
+
+    def _grid_rows(self) -> NDArray[np.int64]:
+        """For each row of the last axis that of the grid."""
+        place = np.zeros(1, np.int64)
+        for size, cells in zip(self.whole.shape[:-1], self.grid[:-1], strict=True):
+            index = np.arange(size) // cell_size(size, cells)
+            place = (place[:, None] * cells + index).reshape(-1)
+        return place
+
+
+def cell_size(size: int, cells: int) -> int:
+    """Elements of an axis that share a scale; 0 where the axis does not fall into so many blocks."""
+    if cells > 1 and -(-size // 128) == cells:
+        return 128
+    return size // cells if cells and size % cells == 0 else 0
+
+
+def _along(cells: NDArray[np.float64], step: int, columns: int) -> NDArray[np.float64]:
+    """Each cell for the columns that it stands for; one for all columns as it is."""
+    return cells if cells.shape[1] == 1 else np.repeat(cells, step, axis=1)[:, :columns]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from analyzer.checkpoints.optimizers import add_states
 from analyzer.checkpoints.pickle_harm import harmful, harms_text, ordinary, warning
 from analyzer.checkpoints.pickle_machine import Record
 from analyzer.checkpoints.pickles import Loaded
+from analyzer.checkpoints.quantised import unpacked
 from analyzer.checkpoints.regions import DTYPES, QUANTISED, ArrayBlocks, element_count
 from analyzer.checkpoints.scalars import (
     attributes,
@@ -215,7 +216,7 @@ def _add_array(visit: _Visit, found: Found) -> None:
 
 def assemble(found: Found, format: str) -> Checkpoint:
     """The Checkpoint of what a container found: names folded, optimizer state named."""
-    named = distinct(fold_prefixes(found.entries))
+    named = unpacked(distinct(fold_prefixes(found.entries)), found)
     states, settings = add_states(found, named)
     _note_harm(found)
     step = _integer(found.metadata, _STEP_KEYS)

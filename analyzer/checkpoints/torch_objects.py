@@ -10,8 +10,8 @@ from analyzer.checkpoints.regions import (
     DTYPES,
     QUANTISED,
     Blocks,
+    GridScaledBlocks,
     Region,
-    RowScaledBlocks,
     ScaledBlocks,
     StoredBlocks,
     element_count,
@@ -172,7 +172,7 @@ def _rebuild_quantised(args: tuple[object, ...]) -> object:
     scheme, *facts = args[4] if isinstance(args[4], tuple) and args[4] else (None,)
     name = scheme.name if isinstance(scheme, Reference) else ""
     blocks = _scaled(tensor, facts) if name == "per_tensor_affine" else None
-    blocks = _scaled_by_row(tensor, facts) if name == "per_channel_affine" else blocks
+    blocks = _scaled_by_channel(tensor, facts) if name == "per_channel_affine" else blocks
     if blocks is None:
         tensor.storage = replace(tensor.storage, fault="quantised in a way that is not known: not measured")
         return tensor
@@ -187,18 +187,21 @@ def _scaled(tensor: StoredTensor, facts: list[object]) -> Blocks | None:
     return None
 
 
-def _scaled_by_row(tensor: StoredTensor, facts: list[object]) -> Blocks | None:
-    """Where the channels are the first axis, as those of weights are."""
+def _scaled_by_channel(tensor: StoredTensor, facts: list[object]) -> Blocks | None:
+    """Scales and zero points for each index of one axis."""
     match facts:
-        case [StoredTensor() as scales, StoredTensor() as zeros, 0] if tensor.shape:
-            if _row(scales, "float64", tensor) and _row(zeros, "int64", tensor):
-                return RowScaledBlocks(stored_blocks(tensor), stored_blocks(scales), stored_blocks(zeros))
+        case [StoredTensor() as scales, StoredTensor() as zeros, int(axis)] if 0 <= axis < len(tensor.shape):
+            channels = tensor.shape[axis]
+            if _numbers(scales, "float64", channels) and _numbers(zeros, "int64", channels):
+                grid = tuple(n if k == axis else 1 for k, n in enumerate(tensor.shape))
+                whole, steps = stored_blocks(tensor), stored_blocks(scales)
+                return GridScaledBlocks(whole, steps, grid, stored_blocks(zeros))
     return None
 
 
-def _row(found: StoredTensor, dtype: str, tensor: StoredTensor) -> bool:
-    """A number of that type for each channel, none of them made up by a stride of zero."""
-    fits = found.dtype == dtype and found.shape == tensor.shape[:1] and found.strides == (1,)
+def _numbers(found: StoredTensor, dtype: str, count: int) -> bool:
+    """So many numbers of that type, none of them made up by a stride of zero."""
+    fits = found.dtype == dtype and found.shape == (count,) and found.strides == (1,)
     return fits and not isinstance(found, PlacedTensor) and not tensor_fault(found)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analyzer.checkpoints.entries import is_buffer
 from analyzer.checkpoints.evidence import (
     first_last_ratio,
     gradient_rms,
@@ -159,7 +160,7 @@ def initial_outlier(context: Context) -> Value:
 
 @feature("weights.abs_max", "value", "largest weight in absolute value", low=0)
 def abs_max(context: Context) -> Value:
-    layers = [s for s in _matrices(context) if s.abs_max is not None]
+    layers = [s for s in _matrices(context) if s.abs_max is not None and not is_buffer(s.name, s.dtype)]
     if not layers:
         raise Unavailable("no finite weight", ("checkpoint",))
     return _worst([float(s.abs_max or 0) for s in layers], [s.name for s in layers])

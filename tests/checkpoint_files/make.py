@@ -334,6 +334,66 @@ def _one_rank(rank: int) -> None:
     torch.distributed.destroy_process_group()
 
 
+def compressed_file() -> None:
+    """Weights of eight bits with every kind of scales, and one of four bits."""
+    import torch
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization.utils import calculate_qparams
+    from safetensors.torch import save_file
+
+    torch.manual_seed(9)
+    kinds = {  # layer -> how its weight is kept, blocks of so many rows and columns
+        "tensor": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "tensor"}, (6, 100)),
+        "channel": ("int-quantized", {"num_bits": 8, "strategy": "channel", "symmetric": False}, (1, 100)),
+        "group": ("int-quantized", {"num_bits": 8, "strategy": "group", "group_size": 50}, (1, 50)),
+        "block": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "block",
+                                      "block_structure": [128, 128]}, (128, 128)),
+        "packed": ("pack-quantized", {"num_bits": 4, "strategy": "group", "group_size": 50}, (1, 50)),
+    }  # fmt: skip
+    state: dict[str, Any] = {"norm.weight": torch.ones(6)}
+    values: dict[str, Any] = {"norm.weight": torch.ones(6)}
+    for layer, (form, settings, (high, wide)) in kinds.items():
+        weight = torch.randn((130, 150) if layer == "block" else (6, 100)) * 0.02 + 0.01
+        args = QuantizationArgs(**settings)
+        cells = [list(band.split(wide, 1)) for band in weight.split(high, 0)]
+        low, top = (
+            torch.stack([torch.stack([getattr(part, end)() for part in band]) for band in cells])
+            for end in ("min", "max")
+        )
+        scale, zero = calculate_qparams(low, top, args)
+        scheme = QuantizationScheme(targets=["Linear"], weights=args)
+        compressor = BaseCompressor.get_value_from_registry(form)
+        kept = {"weight": weight, "weight_scale": scale, "weight_zero_point": zero}
+        small = compressor.compress(kept, scheme)
+        state |= {f"{layer}.{name}": tensor.contiguous() for name, tensor in small.items()}
+        if layer != "packed":
+            values[f"{layer}.weight"] = compressor.decompress(small, scheme)["weight"].float()
+    save_file(state, HERE / "compressed.safetensors")
+    expect("compressed.safetensors", values)
+
+
+def bits_and_bytes_file() -> None:
+    import bitsandbytes as bnb
+    import bitsandbytes.functional as functional
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(10)
+    model = torch.nn.ModuleDict({
+        "eight": bnb.nn.Linear8bitLt(64, 32, has_fp16_weights=False),
+        "nested": bnb.nn.Linear4bit(128, 300, compress_statistics=True, quant_type="nf4"),
+        "four": bnb.nn.Linear4bit(64, 32, compress_statistics=False, quant_type="fp4"),
+    }).to("cpu")  # fmt: skip
+    save_file(model.state_dict(), HERE / "bitsandbytes.safetensors")
+    eight = model["eight"].weight
+    values = {"eight.weight": functional.int8_vectorwise_dequant(eight.data, eight.SCB)}
+    for name in ("nested", "four"):
+        weight = model[name].weight
+        values[f"{name}.weight"] = functional.dequantize_4bit(weight.data, weight.quant_state)
+    expect("bitsandbytes.safetensors", values)
+
+
 MAKERS = (
     onnx_models,
     gguf_model,
@@ -344,6 +404,8 @@ MAKERS = (
     torch_programs,
     deepspeed_folders,
     distributed_checkpoint,
+    compressed_file,
+    bits_and_bytes_file,
 )
 
 WRITERS = {  # what is opened -> the distribution that wrote it, and by what
@@ -363,6 +425,8 @@ WRITERS = {  # what is opened -> the distribution that wrote it, and by what
     "zero2/global_step3": ("deepspeed", "DeepSpeed, ZeRO stage 2 on two ranks"),
     "zero3/global_step3": ("deepspeed", "DeepSpeed, ZeRO stage 3 on two ranks"),
     "distributed": ("torch", "torch.distributed.checkpoint, FSDP in two processes"),
+    "compressed.safetensors": ("compressed-tensors", "compressors of compressed-tensors"),
+    "bitsandbytes.safetensors": ("bitsandbytes", "layers of bitsandbytes in 8 and 4 bits"),
 }
 
 
