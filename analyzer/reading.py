@@ -89,10 +89,13 @@ def _tell_curveless(
 ) -> None:
     """Say what became of files that gave no run; of mere text and JSON only that they are there."""
     told = {problem.path for problem in run.problems}
+    damaged = {problem.path for problem in run.problems if problem.kind != "no-series"}
     silent = [path for path in (str(log.path) for log in group.logs) if path not in told]
     problems += [Problem(str(config.path), "no-logs", LONE_CONFIG) for config in group.configs]
     for problem in (*run.problems, *(Problem(path, "no-series", "no curve in it") for path in silent)):
         path = Path(problem.path)
+        if problem.kind == "no-series" and problem.path in damaged:
+            continue  # why there is no curve in it is told
         if problem.kind == "no-series" and about_anything(path) and path not in paths:
             passed_over.append(path)
         else:

@@ -458,3 +458,27 @@ def test_events_and_tables_are_diagnosed_alike() -> None:
     }
     rules = {name: {f["rule"] for f in run["findings"]} for name, run in runs.items()}
     assert "overfitting" in rules["events"] & rules["table"] and "overfitting" not in rules["fine"]
+
+
+def test_a_pattern_that_no_tensor_matches_is_told(tmp_path: Path) -> None:
+    import numpy as np
+
+    np.savez("weights.npz", **{"layer.weight": np.ones((4, 4), dtype=np.float32)})
+    assert "No tensor's name matches fc*." in analyze("checkpoint", "weights.npz", "--layer", "fc*").stdout
+    assert "No tensor" not in analyze("checkpoint", "weights.npz", "--layer", "layer*").stdout
+
+
+def test_a_broken_configuration_is_told_with_its_place() -> None:
+    table(Path("exp/metrics.csv"))
+    Path("exp/hparams.yaml").write_text("lr: [1, 2\n  foo: : :\n")
+    (problem,) = report_of(analyze("exp", "--report", "json"))["runs"][0]["problems"]
+    assert problem["message"].startswith("broken yaml: line 2, column 6: expected")
+
+
+def test_a_broken_file_is_told_once() -> None:
+    table(Path("exp/metrics.csv"))
+    Path("exp/more").mkdir()
+    Path("exp/more/train_history.json").write_text('{"0": {"accuracy": 0.7, "matrix": [[1, 2], [')
+    report = report_of(analyze("exp", "--report", "json"))
+    every = [*report["problems"], *(p for run in report["runs"] for p in run["problems"])]
+    assert len([p for p in every if p["path"].endswith("train_history.json")]) == 1

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from analyzer.model import Histograms, Insight, LayerStats, Mark, Report, Run, RunReport, WasteTotal
+from analyzer.model import Evidence, Histograms, Insight, LayerStats, Mark, Report, Run, RunReport, WasteTotal
 from analyzer.report import comparison, curves, html_data, panels, render
 
 REPORTS = fixtures.every_report()
@@ -173,6 +174,23 @@ def test_without_scripts_the_findings_are_still_told() -> None:
 
 
 # --- the data ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rise of the loss: 42 % (threshold: at least 5 %)", ["42 %", "≥ 5 %", "rise of the loss"]),
+        ("dead units: 1,234 in fc.1 (threshold: above 1)", ["1,234", "≥ 1", "dead units"]),
+        ("a sentence of its own", ["0.42", "≥ 0.05", "a sentence of its own"]),
+        ("the loss is summed: yes", ["0.42", "≥ 0.05", "the loss is summed: yes"]),
+    ],
+)
+def test_measurements_are_in_the_units_of_their_sentence(text: str, shown: list[str]) -> None:
+    evidence = Evidence("val_loss.rise_from_min", 0.42, ">=", 0.05, text, 7.4)
+    report = fixtures.overfitting_report()
+    found = data(replace(report, findings=(replace(report.findings[0], evidence=(evidence,)),)))
+    _, value, limit, _, label = found.runs[0]["findings"][0]["evidence"][0]
+    assert [value, limit, found.pooled(label)] == shown
 
 
 def test_a_finding_is_there_with_all_that_is_known_of_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 import report_fixtures as fixtures
 from rich.cells import cell_len
 
-from analyzer.model import Evidence, NotApplicable, Report, Run, RunReport, Series
+from analyzer.model import Evidence, NotApplicable, Problem, Report, Run, RunReport, Series
 from analyzer.report import curves, render, wording
 from analyzer.report.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
 from analyzer.report.terminal import rule_page
@@ -205,3 +205,11 @@ def test_tags_without_a_role_are_named_with_what_to_do() -> None:
     text = render(Report((RunReport(run, "not-assessed"),)), "terminal", width=80)
     assert "Not recognised: my/odd tag" in text and "--role" in text
     assert "\x1b" not in text
+
+
+def test_a_damaged_file_is_not_said_to_be_sound() -> None:
+    run = fixtures.healthy_report()
+    cut = (Problem("runs/baseline/model.pt", "truncated", "cut off"),)
+    assert "Nothing found." in render(Report((replace(run, findings=()),)), "terminal")
+    damaged = render(Report((replace(run, findings=(), problems=cut),)), "terminal")
+    assert "Nothing found in what could be read" in damaged

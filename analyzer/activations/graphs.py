@@ -30,6 +30,8 @@ def run_graph(path: Path, inputs: Inputs | None) -> tuple[ActivationStats, ...]:
     except (OSError, zipfile.BadZipFile) as error:
         raise AnalyzerError(f"{path}: no graph to run in it: {error}") from None
     script = any(name.endswith("constants.pkl") for name in names)
+    if not script and any(name.endswith("/data.pkl") for name in names):
+        raise AnalyzerError(f"{path}: no graph to run in it, only weights; name your model with --model")
     recording = Recording()
     try:
         with torch.no_grad():

@@ -70,7 +70,7 @@ def read_or_recover(path: Path) -> tuple[dict[str, Member], Problem | None]:
         if not members:
             raise
         at = error.offset
-    message = f"the archive was cut off at byte {at}: its first {len(members)} members were recovered"
+    message = f"the archive was cut off at byte {at}: what lies before was recovered ({len(members)} of its members)"
     return members, Problem(str(path), "truncated", message, at)
 
 

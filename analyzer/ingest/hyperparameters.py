@@ -192,7 +192,9 @@ def parse_yaml(text: str) -> object:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise ValueError(first_line(error)) from None
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark and what else ""
+        raise ValueError(place + (what or first_line(error))) from None
 
 
 def _loader() -> Any:

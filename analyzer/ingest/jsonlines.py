@@ -189,4 +189,6 @@ def _line_problems(path: str, lines: Lines) -> Iterator[Problem]:
         yield Problem(path, "truncated", "the last line breaks off", lines.first_bad_offset)
     elif lines.bad:
         message = f"{lines.bad} lines are not JSON objects, the first is line {lines.first_bad}"
+        if lines.bad == 1:
+            message = f"line {lines.first_bad} is no JSON object"
         yield Problem(path, "damaged", message, lines.first_bad_offset)

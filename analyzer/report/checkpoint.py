@@ -83,6 +83,8 @@ def as_text(
     if shown:
         console.print()
         console.print(_table(look, shown if verbose else shown[:TENSOR_ROWS], spectral))
+    if pattern is not None and not shown:
+        console.print(look.line(f"No tensor's name matches {pattern}."))
     hidden = len(report.layers) - min(len(shown), TENSOR_ROWS)
     if pattern is None and hidden and not verbose:
         console.print(f"{hidden} more tensors (optimizer state among them) with --verbose")

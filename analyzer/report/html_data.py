@@ -46,7 +46,8 @@ LAYERS, LAYERS_EACH = 40_000, (20, 400)  # rows of tensors: in all, and at least
 HISTOGRAMS, FRAMES, BUCKETS = 24, 32, 28
 PROBLEMS = 200
 NAME_LENGTH = 200  # characters of a name; its middle is cut out
-_LIMIT = re.compile(r": [^:()]* \(threshold: [^()]*\)$")  # value and threshold have columns of their own
+# value and threshold have columns of their own
+_MEASURED = re.compile(r"(.*): ([^:()]*?)(?: in [^:()]*)? \(threshold: (?:[a-z ]+ )?([^()]*)\)")
 FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -208,13 +209,17 @@ def _is_count(evidence: Evidence) -> bool:
 
 
 def _evidence(pool: Pool, evidence: Evidence) -> list[Any]:
+    """Feature, value, threshold, margin, label: in the units of the sentence, where it is one of a measurement."""
+    found = _MEASURED.fullmatch(evidence.text)
+    numbers = wording.number(evidence.value), wording.number(evidence.threshold)
+    label, value, limit = found.groups() if found else (evidence.text, *numbers)
     sign = wording.OPERATORS.get(evidence.op, evidence.op)
     return [
         pool.name(evidence.feature),
-        wording.number(evidence.value),
-        f"{sign} {wording.number(evidence.threshold)}",
+        value,
+        f"{sign} {limit}",
         wording.beyond(evidence),
-        pool.text(_LIMIT.sub("", evidence.text)),
+        pool.text(label),
     ]
 
 

@@ -24,6 +24,7 @@ CAUSES = 2
 PROBLEMS = 5
 NARROWEST, WIDEST = 40, 120
 LAYER_ROWS = 10
+LOSSES = ("truncated", "damaged", "missing", "unreadable")  # kinds of problems that leave something unread
 HEADING = 50  # characters; longer lines are prose
 ROOMY = 110  # columns that hold a title beside the run's name
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
@@ -241,7 +242,10 @@ def problem_list(console: Console, look: Look, problems: tuple[Problem, ...], in
 
 def _silence(run: RunReport) -> str:
     if run.verdict == "healthy":
-        return "Nothing found."
+        whole = not any(p.kind in LOSSES for p in run.problems)
+        return (
+            "Nothing found." if whole else "Nothing found in what could be read; some could not, see below."
+        )
     if run.run.checkpoints and not run.run.series:
         return "Nothing in it can be judged."
     return "Too little was logged to judge this run."
