@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from small_runs import events, overfitting, table
 
 import analyzer.pipeline as pipeline
+from analyzer import diagnose
 from analyzer.model import Checkpoint, Finding, Problem, Report, Rule, Run, RunReport, Series, TensorRef
 from analyzer.pipeline import analyze_paths, checkpoint_layers, diagnose_run, run_name, to_report
 from analyzer.rulebook import load_rules
@@ -293,3 +294,13 @@ def test_the_report_does_not_depend_on_how_the_folder_is_named(
         twice = analyzed(root, root.parent / "." / "root", root / "exp" if (root / "exp").is_dir() else root)
         assert [r.run.name for r in twice.runs] == [r.run.name for r in once.runs]
         assert [r.run.files for r in twice.runs] == [r.run.files for r in once.runs]
+
+
+def test_what_a_run_ends_at_and_was_best_at_are_values_of_its_log() -> None:
+    logged = [0.9, 0.61, 0.452, 0.381, 0.349, 0.331, 0.322, 0.347, 0.362, 0.371, 0.394, 0.437]
+    told = diagnose({"train_loss": np.geomspace(1, 0.1, 12), "val_loss": np.array(logged)})
+    overfitting = next(f for f in told if f.rule == "overfitting")
+    assert "(0.322) at step 6" in overfitting.summary and "ends at 0.437" in overfitting.summary
+    told = diagnose({"train_loss": np.linspace(2, 1, 12) ** 2})
+    stopped = next(f for f in told if f.rule == "undertrained")
+    assert "ended at 1:" in stopped.summary

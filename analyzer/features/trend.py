@@ -51,6 +51,22 @@ def best(curve: Curve) -> Value:
     return curve.at(curve.best_step, curve.to_raw(curve.best))
 
 
+@curve_feature("last", "value", "last logged value of the {curve}", label="last {curve}")
+def last(curve: Curve) -> Value:
+    curve.need(1)
+    return curve.at(float(curve.steps[-1]), float(curve.raw[-1]))
+
+
+@curve_feature(
+    "best", "value", "logged value of the {curve} at the step at which it is best", label="best {curve}"
+)
+def logged_best(curve: Curve) -> Value:
+    """Not smoothed: what a reader finds in the log at that step."""
+    curve.need(1)
+    at = int(np.searchsorted(curve.steps, curve.best_step))
+    return curve.at(curve.best_step, float(curve.raw[at]))
+
+
 @curve_feature("min_step", "step", "step at which the {curve} is best", label="best {curve}")
 def min_step(curve: Curve) -> Value:
     curve.need(1)
