@@ -479,6 +479,16 @@ def test_a_jump_where_the_run_was_resumed_is_told_from_one_within_it(seed):
     assert isinstance(compute(run_of({"train_loss": loss}))["train_loss.resume_jump"], Missing)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e3, 1e6])
+def test_the_steepness_of_a_squared_error_does_not_depend_on_the_unit_of_the_targets(unit):
+    """Of outputs W x with weights of size 1, dL/dW is the mean of 2 e x."""
+    rng = np.random.default_rng(0)
+    x, error = rng.standard_normal((200, 5)), unit * rng.standard_normal(200)
+    loss, norm = np.mean(error**2), np.linalg.norm(np.mean(2 * error[:, None] * x, axis=0))
+    known = value("grad.start_over_root_loss", train_loss=loss + np.zeros(6), grad_norm=norm + np.zeros(6))
+    assert known == pytest.approx(np.linalg.norm(np.mean(error[:, None] * x, axis=0)) / np.sqrt(loss))
+
+
 def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
     curve = 0.5 + noise(120, 1, 0.005)
     curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins

@@ -57,6 +57,24 @@ def start(context: Context) -> Value:
     return curve.at(curve.first_step, float(np.median(curve.raw[:3])))
 
 
+@feature(
+    "grad.start_over_root_loss",
+    "ratio",
+    "gradient norm at the start over twice the square root of the training loss there: by how much the outputs move with "
+    "the weights, whatever the units of what is predicted; 1 to 100 where signals keep their size from layer to layer",
+    low=0,
+    label="first gradient norm against the root of the loss",
+)
+def start_over_root_loss(context: Context) -> Value:
+    """Of a squared error e^2 the gradient is 2 e times that of the output."""
+    loss = context.curve("train_loss")
+    loss.need(5)
+    level = float(np.median(loss.raw[:3]))
+    if level <= 0:
+        raise Unavailable("the training loss is not positive", ("train_loss",))
+    return context.value("grad.start") / (2 * float(np.sqrt(level)))
+
+
 @feature("grad.max", "value", "highest gradient norm", low=0, label="highest gradient norm")
 def highest(context: Context) -> Value:
     curve = context.curve("grad_norm")
