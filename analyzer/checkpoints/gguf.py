@@ -1,8 +1,8 @@
 """GGUF files of llama.cpp: a header of settings and tensors, then the tensors' bytes.
 
 Plain types are read as they are. Of the quantised ones, those of blocks of 32 with one or two
-16-bit scales, and of blocks of 256 with small scales within (K), are turned back to float32 block
-by block; the others are listed as not measured.
+scales, of blocks of 256 with small scales within (K), and those whose numbers stand for the sixteen
+values of a table are turned back to float32 block by block; the others are listed as not measured.
 Layouts after ggml's documentation of the file and of its block types.
 """
 
@@ -33,7 +33,9 @@ from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, Problem, Scalar
 
 NAME = "gguf"
-SUMMARY = "GGUF files of llama.cpp (.gguf): float types, Q4_0 to Q8_0, Q4_K, Q5_K, Q6_K; others are listed"
+SUMMARY = (
+    "GGUF files of llama.cpp (.gguf): float types, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4, MXFP4; others are listed"
+)
 ORDER = 33
 MAX_TENSORS = 100_000
 MAX_SETTINGS = 100_000
@@ -311,13 +313,77 @@ def _q6_k(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
     return _half(rows, 208)[:, :, None] * scales * numbers
 
 
+def _pairs(rows: NDArray[np.uint8], at: int) -> NDArray[np.uint8]:
+    """64 bytes hold sixteen runs of 16 numbers of two bits: the four pairs of bits of 32 bytes in turn."""
+    packed = rows[:, at : at + 64].reshape(len(rows), 2, 1, 32)
+    found: NDArray[np.uint8] = packed >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
+    return found.reshape(len(rows), 16, 16)
+
+
+def _q2_k(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Sixteen bytes hold a scale in their low halves and a minimum in their high ones."""
+    scales, minima = (
+        (rows[:, :16] >> np.uint8(shift) & 15).astype(np.float32)[:, :, None] for shift in (0, 4)
+    )
+    numbers = _pairs(rows, 16).astype(np.float32)
+    return _half(rows, 80)[:, :, None] * scales * numbers - _half(rows, 82)[:, :, None] * minima
+
+
+def _q3_k(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Where the third bit, which 32 bytes hold for all, is not set, four is taken off."""
+    third = rows[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    numbers = _pairs(rows, 32).astype(np.float32) - 4 * (
+        1 - third.reshape(len(rows), 16, 16).astype(np.float32)
+    )
+    low, high = rows[:, 96:104], rows[:, 104:108]
+    four = np.concatenate([low & 15, low >> 4], axis=1)
+    two = np.concatenate([high >> np.uint8(shift) & 3 for shift in (0, 2, 4, 6)], axis=1)
+    scales = ((four | two << 4).astype(np.float32) - 32)[:, :, None]
+    found: NDArray[np.float32] = _half(rows, 108)[:, :, None] * scales * numbers
+    return found
+
+
+_UNEVEN = np.array(  # denser around zero, as weights are
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
+_MINIFLOATS = np.array(  # twice the sixteen floats with one bit of mantissa
+    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32
+)
+
+
+def _iq4_nl(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return _half(rows, 0) * _UNEVEN[_nibbles(rows, 2)]
+
+
+def _iq4_xs(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Eight scales of six bits: two of each in two bytes, four in four; then sixteen bytes for each run of 32."""
+    high = np.ascontiguousarray(rows[:, 2:4]).view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    low = np.stack([rows[:, 4:8] & 15, rows[:, 4:8] >> 4], axis=2).reshape(len(rows), 8)
+    scales = (low | high << 4).astype(np.float32)[:, :, None] - 32
+    packed = rows[:, 8:].reshape(len(rows), 8, 16)
+    numbers = np.concatenate([packed & 15, packed >> 4], axis=2)
+    found: NDArray[np.float32] = _half(rows, 0)[:, :, None] * scales * _UNEVEN[numbers]
+    return found
+
+
+def _mxfp4(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A power of two for 32 numbers, halved: the table's values are doubled."""
+    powers: NDArray[np.float32] = np.ldexp(np.float32(1), rows[:, :1].astype(np.int32) - 128)
+    return powers * _MINIFLOATS[_nibbles(rows, 1)]
+
+
 _QUANTISED = {
     "q8_0": _Layout(32, 34, _q8_0),
     "q4_0": _Layout(32, 18, _q4_0),
     "q4_1": _Layout(32, 20, _q4_1),
     "q5_0": _Layout(32, 22, _q5_0),
     "q5_1": _Layout(32, 24, _q5_1),
+    "q2_k": _Layout(256, 84, _q2_k),
+    "q3_k": _Layout(256, 110, _q3_k),
     "q4_k": _Layout(256, 144, _q4_k),
     "q5_k": _Layout(256, 176, _q5_k),
     "q6_k": _Layout(256, 210, _q6_k),
+    "iq4_nl": _Layout(32, 18, _iq4_nl),
+    "iq4_xs": _Layout(256, 136, _iq4_xs),
+    "mxfp4": _Layout(32, 17, _mxfp4),
 }

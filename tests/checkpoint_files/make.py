@@ -85,13 +85,15 @@ def gguf_model() -> None:
     writer.add_tensor("token_embd.weight", rows)
     writer.add_tensor("blk.0.attn_q.weight", rows.astype(np.float16))
     values: dict[str, Any] = {"token_embd.weight": rows, "blk.0.attn_q.weight": rows.astype(np.float16)}
-    for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "BF16"):
+    for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "BF16", "MXFP4"):
         kind = getattr(gguf.GGMLQuantizationType, name)
         packed = quantize(rows * 3 + 1, kind)
         writer.add_tensor(f"blk.0.{name}", packed, raw_dtype=kind)
         values[f"blk.0.{name}"] = dequantize(packed, kind)
     random = np.random.default_rng(8)  # gguf reads these types but does not write them: any bytes are some
-    for name, size, halves in (("Q4_K", 144, (0, 2)), ("Q5_K", 176, (0, 2)), ("Q6_K", 210, (208,))):
+    kinds = (("Q4_K", 144, (0, 2)), ("Q5_K", 176, (0, 2)), ("Q6_K", 210, (208,)), ("Q2_K", 84, (80, 82)),
+             ("Q3_K", 110, (108,)), ("IQ4_NL", 18, (0,)), ("IQ4_XS", 136, (0,)))  # fmt: skip
+    for name, size, halves in kinds:
         kind = getattr(gguf.GGMLQuantizationType, name)
         packed = random.integers(0, 256, (2, size), np.uint8)
         for at in halves:
