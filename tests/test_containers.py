@@ -329,6 +329,36 @@ def test_other_layouts_of_quantised_weights(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(values(weight), made["l.weight"].float().numpy() / 4)
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    ("axis", "cells"), [(None, ()), (0, (6,)), (1, (8,)), (-1, (8,)), (1, (6, 4))], ids=str
+)
+def test_dequantised_initializers_are_what_the_operator_makes_of_them(
+    kind: str, axis: int | None, cells: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Against ONNX's own reference implementation; scales of two axes are for blocks of two columns."""
+    onnx = pytest.importorskip("onnx")
+    reference = pytest.importorskip("onnx.reference")
+    rng = np.random.default_rng(0)
+    info = np.iinfo(kind)
+    numbers = rng.integers(info.min, info.max, (6, 8), kind)
+    scale = np.float32(rng.uniform(0.001, 0.01, cells))
+    zero = np.asarray(rng.integers(0, 20, cells), kind)
+    make, array = onnx.helper, onnx.numpy_helper.from_array
+    settings = {} if axis is None else {"axis": axis, "block_size": 2 if len(cells) == 2 else 0}
+    node = make.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], **settings)
+    point = make.make_tensor("z", onnx.helper.np_dtype_to_tensor_dtype(zero.dtype), cells, zero.reshape(-1))
+    result = make.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [6, 8])
+    kept = [array(numbers, "q"), array(scale, "s"), point]
+    graph = make.make_graph([node], "graph", [], [result], initializer=kept)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 21)])
+    onnx.save(model, tmp_path / "m.onnx")
+    (expected,) = reference.ReferenceEvaluator(model).run(None, {})
+    weight = found(open_checkpoint(tmp_path / "m.onnx"))["q"]
+    assert weight.dtype == f"q{kind}"
+    np.testing.assert_allclose(values(weight, 24), expected, rtol=1e-6)
+
+
 def test_integers_are_no_weights_out_of_proportion(tmp_path: Path) -> None:
     np.savez(tmp_path / "weights.npz", table=np.full((20, 20), 1 << 30) + np.arange(20))
     assert not analyzer.analyze(tmp_path / "weights.npz").findings

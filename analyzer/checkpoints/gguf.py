@@ -316,8 +316,8 @@ def _q6_k(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _pairs(rows: NDArray[np.uint8], at: int) -> NDArray[np.uint8]:
     """64 bytes hold sixteen runs of 16 numbers of two bits: the four pairs of bits of 32 bytes in turn."""
     packed = rows[:, at : at + 64].reshape(len(rows), 2, 1, 32)
-    found: NDArray[np.uint8] = packed >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
-    return found.reshape(len(rows), 16, 16)
+    pairs = packed >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & np.uint8(3)
+    return pairs.reshape(len(rows), 16, 16)
 
 
 def _q2_k(rows: NDArray[np.uint8]) -> NDArray[np.float32]:

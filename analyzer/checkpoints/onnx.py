@@ -1,5 +1,6 @@
 """ONNX models: initializers and constants, by a small reader of protocol buffers' wire format.
 
+Integers that a DequantizeLinear node makes reals of are measured as these reals.
 Numbers of fields and types after ``onnx.proto``. Tensors with ``external_data`` lie in files beside
 the model: only files within its folder are opened.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from analyzer.checkpoints.regions import (
     DTYPES,
     ArrayBlocks,
     Blocks,
+    GridScaledBlocks,
     Region,
     StoredBlocks,
+    cell_size,
     element_count,
     row_major,
     widen,
@@ -30,14 +33,15 @@ from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, Problem
 
 NAME = "onnx"
-SUMMARY = "ONNX models (.onnx), also with external data: initializers and constants"
+SUMMARY = "ONNX models (.onnx), also with external data: initializers and constants, dequantised as the graph does"
 ORDER = 32
 MAX_TENSORS = 200_000
 MAX_DECODED = 1 << 24  # bytes of varints that are decoded in memory
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _PRODUCER, _GRAPH = 2, 7  # of a model
 _NODE, _INITIALIZER = 1, 5  # of a graph
-_OUTPUT, _ATTRIBUTE, _TENSOR = 2, 5, 5  # of a node, a node, an attribute
+_INPUT, _OUTPUT, _OPERATOR, _ATTRIBUTE = 1, 2, 4, 5  # of a node
+_ATTRIBUTE_NAME, _INTEGER, _TENSOR = 1, 3, 5  # of an attribute
 _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
     11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
@@ -122,6 +126,7 @@ def _text(data: Data, start: int, end: int) -> str:
 
 
 def _read_model(data: Data, found: Found) -> None:
+    dequantised: list[_Dequantise] = []
     for number, wire, start, end in _fields(data, 0, len(data)):
         if wire != _BYTES:
             continue
@@ -133,6 +138,9 @@ def _read_model(data: Data, found: Found) -> None:
                     _add(data, found, first, last, "")
                 elif kind == _BYTES and part == _NODE:
                     _add_constants(data, found, first, last)
+                    if (node := _dequantising(data, first, last)) is not None:
+                        dequantised.append(node)
+    _dequantise(found, dequantised)
 
 
 def _add_constants(data: Data, found: Found, start: int, end: int) -> None:
@@ -146,6 +154,63 @@ def _add_constants(data: Data, found: Found, start: int, end: int) -> None:
             tensors += [(a, b) for part, kind, a, b in inner if kind == _BYTES and part == _TENSOR]
     for first, last in tensors:
         _add(data, found, first, last, name)
+
+
+# --- quantised tensors -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Dequantise:
+    """A DequantizeLinear node: names of integers, scales and perhaps zero points, and the scales' axis."""
+
+    inputs: tuple[str, ...]
+    axis: int
+
+
+def _dequantising(data: Data, start: int, end: int) -> _Dequantise | None:
+    """The node, where it is of that kind; an axis of -1 is the last one."""
+    inputs: list[str] = []
+    operator, axis = "", 1
+    for number, wire, first, last in _fields(data, start, end):
+        if wire == _BYTES and number == _INPUT and len(inputs) < 4:
+            inputs.append(_text(data, first, last))
+        elif wire == _BYTES and number == _OPERATOR:
+            operator = _text(data, first, last)
+        elif wire == _BYTES and number == _ATTRIBUTE:
+            facts = {part: (a, b) for part, _, a, b in _fields(data, first, last)}
+            if _text(data, *facts.get(_ATTRIBUTE_NAME, (0, 0))) == "axis":
+                axis = facts.get(_INTEGER, (0, 0))[0]
+    if operator != "DequantizeLinear" or len(inputs) < 2:
+        return None
+    return _Dequantise(tuple(inputs[:3]), axis - (1 << 64) if axis >= 1 << 63 else axis)
+
+
+def _dequantise(found: Found, nodes: list[_Dequantise]) -> None:
+    """Puts reals in the place of integers that nodes make reals of; where scales do not fit, integers stay."""
+    place = {entry.name: k for k, entry in enumerate(found.entries)}
+    for node in nodes:
+        known = [found.entries[place[name]] if name in place else None for name in node.inputs]
+        if None not in known and (real := _reals(*(entry for entry in known if entry), axis=node.axis)):
+            found.entries[place[node.inputs[0]]] = real
+
+
+def _reals(whole: Entry, scales: Entry, zeros: Entry | None = None, *, axis: int) -> Entry | None:
+    """One scale, one for each index of the axis, or one for each block along it; None for what does not fit."""
+    if not isinstance(whole.blocks, StoredBlocks) or (zeros and zeros.shape != scales.shape):
+        return None
+    grid = scales.shape
+    if element_count(grid) == 1:
+        grid = (1,) * len(whole.shape)
+    elif len(grid) == 1 and -len(whole.shape) <= axis < len(whole.shape):
+        grid = tuple(grid[0] if k == axis % len(whole.shape) else 1 for k in range(len(whole.shape)))
+    if len(grid) != len(whole.shape) or not all(map(cell_size, whole.shape, grid)):
+        return None
+    blocks = GridScaledBlocks(whole.blocks, scales.blocks, grid, zeros.blocks if zeros else None)
+    nbytes = element_count(whole.shape) * DTYPES[whole.dtype].size
+    return replace(whole, blocks=blocks, dtype=f"q{whole.dtype}", nbytes=nbytes)
+
+
+# --- tensors ---------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

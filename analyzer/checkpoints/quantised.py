@@ -102,17 +102,14 @@ def _scale_of(entry: Entry, named: Mapping[Key, Entry]) -> Entry | None:
 
 def _scaled(entry: Entry, scale: Entry, named: Mapping[Key, Entry]) -> Entry | None:
     """The weight as reals; None where the scales do not fit it."""
-    whole, scales, grid = entry.blocks, scale.blocks, _grid(entry.shape, scale.shape)
+    whole, grid = entry.blocks, _grid(entry.shape, scale.shape)
     zero = _beside(entry, named, f"{_last(entry)}_zero_point")
-    zeros = zero.blocks if zero else None
-    if not (isinstance(whole, StoredBlocks) and isinstance(scales, StoredBlocks)) or grid is None:
+    if not isinstance(whole, StoredBlocks) or grid is None or scale.dtype not in _REALS:
         return None
-    if scale.dtype not in _REALS or not (
-        zero is None or (isinstance(zeros, StoredBlocks) and zero.shape == scale.shape)
-    ):
+    if zero and zero.shape != scale.shape:
         return None
     factor = _ROW_UNIT if _last(scale) == _ROW_SCALE else 1.0
-    blocks = GridScaledBlocks(whole, scales, grid, zeros if isinstance(zeros, StoredBlocks) else None, factor)
+    blocks = GridScaledBlocks(whole, scale.blocks, grid, zero.blocks if zero else None, factor)
     nbytes = element_count(entry.shape) * DTYPES[entry.dtype].size
     return replace(entry, blocks=blocks, dtype=f"q{entry.dtype}", nbytes=nbytes)
 

@@ -291,9 +291,9 @@ class GridScaledBlocks:
     """
 
     whole: StoredBlocks
-    scales: StoredBlocks
+    scales: Blocks
     grid: tuple[int, ...]
-    zeros: StoredBlocks | None = None
+    zeros: Blocks | None = None
     factor: float = 1.0
 
     def __call__(self, limit: int) -> Iterator[NDArray[np.generic]]:
@@ -313,7 +313,7 @@ class GridScaledBlocks:
             yield from _pieces(values.astype(np.float32).reshape(-1), max(1, limit // 4))
             position += len(place)
 
-    def _values(self, part: StoredBlocks) -> NDArray[np.float64]:
+    def _values(self, part: Blocks) -> NDArray[np.float64]:
         """A row for each cell of all axes but the last."""
         flat = np.concatenate([block.astype(np.float64) for block in part(1 << 20)])
         return flat.reshape(-1, self.grid[-1])
