@@ -115,7 +115,7 @@ def _curve(
 
 
 def _by_number(log: Log) -> dict[int, list[Points]]:
-    """The points that are in no block, by the number of their tag."""
+    """The points that are in no block, by the number of their tag, in file order."""
     parts: dict[int, list[Points]] = {}
     mixed = list(log.mixed)
     if log.single:
@@ -130,7 +130,7 @@ def _by_number(log: Log) -> dict[int, list[Points]]:
         starts = np.flatnonzero(np.diff(tags[order], prepend=-1))
         columns = [np.split(column[order], starts[1:]) for column in table]
         for number, *part in zip(tags[order][starts].tolist(), *columns, strict=True):
-            parts.setdefault(number, []).append(Points(*part))
+            parts[number] = [_sorted(Points(*part))]
     return parts
 
 
@@ -150,7 +150,13 @@ def _joined(parts: list[Points]) -> Points:
 
 
 def _in_file_order(parts: list[Points]) -> Points:
-    points = _joined(sorted(parts, key=lambda part: int(part.positions[0])) if len(parts) > 1 else parts)
+    """The points of parts that are each in file order."""
+    if len(parts) == 1:
+        return parts[0]
+    return _sorted(_joined(sorted(parts, key=lambda part: int(part.positions[0]))))
+
+
+def _sorted(points: Points) -> Points:
     if (points.positions[1:] > points.positions[:-1]).all():
         return points
     return taken(points, np.argsort(points.positions, kind="stable"))
