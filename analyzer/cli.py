@@ -556,8 +556,11 @@ cli.add_command(audit_group)
 
 def main() -> None:
     """Entry point of ``analyze``."""
+    import atexit
+    import gc
     import os
 
     # numpy's BLAS would start threads for small products, which wait for one another on a busy machine
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    atexit.register(gc.freeze)  # or Python looks through all that is left for garbage, twice, as it ends
     cli(prog_name="analyze")
