@@ -38,6 +38,7 @@ from analyzer.reading import run_name as run_name
 from analyzer.reading import runs_of as runs_of
 from analyzer.remote import local_copies, local_file
 from analyzer.rulebook import diagnose, load_rules, verdict
+from analyzer.rulebook.frameworks import own_first
 
 VERDICTS = (*SEVERITIES, "healthy", "not-assessed")
 STATISTICS_BYTES = 4 << 30  # of tensors read per run without being asked for checkpoints
@@ -73,7 +74,7 @@ def diagnose_run(
         return RunReport(
             run,
             verdict(findings, rules, not_applicable),
-            findings,
+            own_first(findings, run),
             not_applicable,
             tuple(problems),
             features,

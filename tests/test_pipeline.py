@@ -20,6 +20,7 @@ from analyzer import diagnose
 from analyzer.model import Checkpoint, Finding, Problem, Report, Rule, Run, RunReport, Series, TensorRef
 from analyzer.pipeline import analyze_paths, checkpoint_layers, diagnose_run, run_name, to_report
 from analyzer.rulebook import load_rules
+from analyzer.rulebook.frameworks import framework
 
 
 @cache
@@ -29,6 +30,36 @@ def rules() -> tuple[Rule, ...]:
 
 def analyzed(*paths: Path) -> Report:
     return analyze_paths(paths, rules())
+
+
+# --- advice ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [
+        ({}, "pytorch"),
+        ({"hparams.yaml": "lr: 0.1\n"}, "lightning"),
+        ({"model.weights.h5": ""}, "keras"),
+    ],
+)
+def test_the_code_for_the_runs_own_framework_comes_first(
+    files: dict[str, str], own: str, tmp_path: Path
+) -> None:
+    overfitting(tmp_path / "exp/metrics.csv")
+    for name, text in files.items():
+        (tmp_path / "exp" / name).write_text(text)
+    (run,) = analyzed(tmp_path / "exp").runs
+    advised = [r.snippets for f in run.findings for r in f.remedies if own in r.snippets]
+    assert advised and all(next(iter(snippets)) == own for snippets in advised)
+
+
+def test_a_run_of_the_hugging_face_trainer_is_known_by_its_state() -> None:
+    assert framework(Run("r", "r", files=("out/trainer_state.json", "out/hparams.yaml"))) == "transformers"
+    assert (
+        framework(Run("r", "r", series=(Series("validation/epoch_loss", np.arange(2.0), np.ones(2)),)))
+        == "keras"
+    )
 
 
 # --- names and order ------------------------------------------------------------------------------
