@@ -33,7 +33,9 @@ from analyzer.errors import IngestError
 from analyzer.model import Checkpoint, Problem
 
 NAME = "onnx"
-SUMMARY = "ONNX models (.onnx), also with external data: initializers and constants, dequantised as the graph does"
+SUMMARY = (
+    "ONNX models (.onnx), also with external data: initializers and constants, dequantised as the graph does"
+)
 ORDER = 32
 MAX_TENSORS = 200_000
 MAX_DECODED = 1 << 24  # bytes of varints that are decoded in memory
