@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,7 +284,7 @@ class ScaledBlocks:
 
 @dataclass(frozen=True, slots=True)
 class GridScaledBlocks:
-    """The same with a scale for each cell of a grid: ``grid`` has as many cells along each axis of the tensor.
+    """The same with a scale for each cell of a grid: ``grid`` is how many cells there are along each axis.
 
     One cell along an axis is all of it, as many as the axis is long are one for each index, and a
     number between is blocks: of 128 where these come out, else of equal size. Without ``zeros``
@@ -300,7 +301,7 @@ class GridScaledBlocks:
         if 0 in self.whole.shape:
             return
         columns, cells, stored = self.whole.shape[-1], self.grid[-1], DTYPES[self.whole.dtype]
-        scales = self._values(self.scales) * self.factor
+        scales = self._values(self.scales)
         zeros = None if self.zeros is None else self._values(self.zeros)
         row, step = self._grid_rows(), cell_size(columns, cells)
         position, rows = 0, max(1, limit // 8 // columns)
@@ -310,13 +311,14 @@ class GridScaledBlocks:
             if zeros is not None:
                 values -= _along(zeros[place], step, columns)
             values *= _along(scales[place], step, columns)
+            if self.factor != 1.0:
+                values *= self.factor
             yield from _pieces(values.astype(np.float32).reshape(-1), max(1, limit // 4))
             position += len(place)
 
-    def _values(self, part: Blocks) -> NDArray[np.float64]:
-        """A row for each cell of all axes but the last."""
-        flat = np.concatenate([block.astype(np.float64) for block in part(1 << 20)])
-        return flat.reshape(-1, self.grid[-1])
+    def _values(self, part: Blocks) -> NDArray[Any]:
+        """A row for each cell of all axes but the last, as exactly as they are kept."""
+        return np.concatenate(list(part(1 << 20))).reshape(-1, self.grid[-1])
 
     def _grid_rows(self) -> NDArray[np.int64]:
         """For each row of the last axis that of the grid."""
@@ -334,7 +336,7 @@ def cell_size(size: int, cells: int) -> int:
     return size // cells if cells and size % cells == 0 else 0
 
 
-def _along(cells: NDArray[np.float64], step: int, columns: int) -> NDArray[np.float64]:
+def _along(cells: NDArray[Any], step: int, columns: int) -> NDArray[Any]:
     """Each cell for the columns that it stands for; one for all columns as it is."""
     return cells if cells.shape[1] == 1 else np.repeat(cells, step, axis=1)[:, :columns]
 
