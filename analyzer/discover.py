@@ -20,6 +20,7 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +109,8 @@ def discover(paths: Sequence[Path]) -> Discovery:
     passed_over: list[Path] = []
     named = {Path(p) for p in paths}
     for path in walk(paths, problems):
-        if path not in named and (path.suffix.lower() in OTHER_SUFFIXES or NO_LOG.fullmatch(path.as_posix())):
+        nothing = path.suffix.lower() in OTHER_SUFFIXES or NO_LOG.fullmatch(path.as_posix())
+        if nothing and path not in named:
             passed_over.append(path)
             continue
         try:
@@ -140,7 +142,7 @@ def read_head(path: Path) -> bytes:
 
 def walk(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
     """Every file below ``paths``, sorted, each once; links to folders are not followed."""
-    seen: set[Path] = set()
+    seen: set[tuple[str, str]] = set()
 
     def note(error: OSError) -> None:
         problems.append(Problem(str(error.filename), "unreadable", error.strerror or "cannot be listed"))
@@ -148,13 +150,14 @@ def walk(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
     for given in paths:
         path = Path(given)
         if stat.S_ISDIR(_mode(path)):
-            real = path.resolve()  # one folder may be given under several names
+            real = str(path.resolve())  # one folder may be given under several names
             for folder, folders, files in os.walk(path, onerror=note):
                 folders[:] = sorted(f for f in folders if enters(f))
-                below = real / Path(folder).relative_to(path)
-                yield from _fresh(Path(folder), sorted(files), below, seen, problems)
+                if files:
+                    below = real + folder.removeprefix(str(path))
+                    yield from _fresh(Path(folder), sorted(files), below, seen, problems)
         elif stat.S_ISREG(_mode(path)):
-            yield from _fresh(path.parent, [path.name], path.parent.resolve(), seen, problems)
+            yield from _fresh(path.parent, [path.name], str(path.parent.resolve()), seen, problems)
         else:
             problems.append(_no_file(path))
 
@@ -186,18 +189,19 @@ def enters(folder: str) -> bool:
 
 
 def _fresh(
-    folder: Path, names: Iterable[str], real: Path, seen: set[Path], problems: list[Problem]
+    folder: Path, names: Iterable[str], real: str, seen: set[tuple[str, str]], problems: list[Problem]
 ) -> Iterator[Path]:
     """The files of a folder that were not met before, under whatever name of the folder."""
     for name in names:
-        if real / name in seen:
+        if (real, name) in seen:
             continue
-        seen.add(real / name)
-        mode = _mode(folder / name)
+        seen.add((real, name))
+        path = folder / name
+        mode = _mode(path)
         if stat.S_ISREG(mode):
-            yield folder / name
-        elif not mode and (Path(name).suffix.lower() in EXPECTED_SUFFIXES or "tfevents" in name):
-            problems.append(_no_file(folder / name))
+            yield path
+        elif not mode and (path.suffix.lower() in EXPECTED_SUFFIXES or "tfevents" in name):
+            problems.append(_no_file(path))
 
 
 def _expected(path: Path, head: bytes) -> bool:
@@ -453,14 +457,14 @@ def _attach_configs(groups: list[Group], configs: list[LogFile]) -> list[Path]:
     """
     if not configs:
         return []
-    by_folder, only_below = _by_folder(groups), _only_below(groups)
+    by_folder, only_below = _by_folder(groups), cache(partial(_only_below, groups))
     strays = []
     for config in configs:
         run_root = getattr(config.ingestor, "run_root", None)
         folder = run_root(config.path) if run_root else config.path.parent
         while folder.name in CONFIG_FOLDERS:
             folder = folder.parent
-        owners = by_folder.get(folder) or _runs_above(by_folder, folder) or only_below.get(folder, [])
+        owners = by_folder.get(folder) or _runs_above(by_folder, folder) or only_below().get(folder, [])
         for group in owners:
             group.configs.append(config)
         if not owners:

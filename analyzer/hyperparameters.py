@@ -99,8 +99,7 @@ def canonical(hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
     first by name. ``dropout`` is the largest of all that are set; ``precision`` one of fp16,
     bf16, amp (which half is not said), fp32, fp64.
     """
-    split_keys = ((split(key), value) for key, value in sorted(hyperparameters.items()))
-    keys: Keys = [(parts, v) for parts, v in split_keys if v is not None and not HELD_OUT & set(parts[:-1])]
+    keys = telling(hyperparameters)
     found: dict[str, Scalar] = {}
     for name, spellings in NUMBERS.items():
         number = best_number(name, spellings, keys)
@@ -113,6 +112,17 @@ def canonical(hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
     found.update(dropout_of(keys))
     found.update(precision_of(keys))
     return found
+
+
+def named(name: str, hyperparameters: Mapping[str, Scalar]) -> str:
+    """One of the canonical words alone; "" where it is not known."""
+    return best_word(WORDS[name], telling(hyperparameters))
+
+
+def telling(hyperparameters: Mapping[str, Scalar]) -> Keys:
+    """The keys taken apart, by name, without those that are unset or of an evaluation."""
+    split_keys = ((split(key), value) for key, value in sorted(hyperparameters.items()))
+    return [(parts, v) for parts, v in split_keys if v is not None and HELD_OUT.isdisjoint(parts[:-1])]
 
 
 @lru_cache(maxsize=4096)  # runs of one project share their names

@@ -26,6 +26,7 @@ from analyzer.auditing.ledger import Entry, LedgerError, default_place, open_led
 from analyzer.auditing.outputs import documents
 from analyzer.auditing.tasks import Bundle, Examine, Outcome, Settings, Task
 from analyzer.auditing.work import BATCH, Plan, batches, planned
+from analyzer.discover import Discovery
 from analyzer.report.json_report import report_document, strict
 
 SAMPLES = Path(__file__).parent.parent / "sample_logs"
@@ -34,15 +35,21 @@ SAMPLES = Path(__file__).parent.parent / "sample_logs"
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks done in this process: what they come to is the same, and tests are fast."""
-    monkeypatch.setattr(engines, "examined", _here)
+    monkeypatch.setattr(course, "Crew", Here)
 
 
-def _here(tasks: Iterable[Task], settings: Settings, jobs: int) -> Iterator[Outcome]:
-    for task in tasks:
-        if isinstance(task, Examine):
-            yield examine.examine(task.bundle, settings, task.tails)
-        else:
-            yield examine.judge(task.path, task.runs, settings)
+class Here(supervise.Crew):
+    """A crew without processes."""
+
+    def start(self, count: int) -> None:
+        pass
+
+    def outcomes(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        for task in tasks:
+            if isinstance(task, Examine):
+                yield examine.examine(task.bundle, self.settings, task.tails)
+            else:
+                yield examine.judge(task.path, task.runs, self.settings)
 
 
 @pytest.fixture
@@ -343,6 +350,31 @@ def test_no_more_processes_are_started_than_there_are_runs(tree: Path) -> None:
         assert len(crew.children) == 4
 
 
+def test_processes_start_while_runs_are_looked_for_only_where_nothing_is_known(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    looked: list[int] = []
+    start, discover = supervise.Crew.start, course.discover
+
+    def counting(crew: supervise.Crew, count: int) -> None:
+        start(crew, count)
+        started.append(len(crew.children))
+
+    def looking(paths: list[Path]) -> Discovery:
+        looked.append(max(started, default=0))
+        return discover(paths)
+
+    monkeypatch.setattr(supervise.Crew, "start", counting)
+    monkeypatch.setattr(course, "discover", looking)
+    audited(tree, engine=Engine(jobs=50))
+    assert looked == [course.EARLY]
+    assert max(started) <= 4
+    started.clear()
+    assert audited(tree, engine=Engine(jobs=50)).counts.unchanged == 4
+    assert not started
+
+
 def test_processes_that_do_not_start_are_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "MODULE", "no_such_module")
     with pytest.raises(EngineError, match="does not start"):
@@ -374,7 +406,7 @@ def _failing(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
 def test_what_dead_workers_had_is_done_again_and_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     _failing(monkeypatch, 3)
     given = _tasks(20)
-    done = [o.path for o in outcomes(given, list, Settings(), Engine("dask"))]
+    done = [o.path for o in outcomes(given, list, supervise.Crew(Settings(), 1), Engine("dask"))]
     assert sorted(done) == sorted(task.path for batch in given for task in batch)
 
 
@@ -387,7 +419,7 @@ def test_an_engine_that_does_nothing_but_die_is_an_error(monkeypatch: pytest.Mon
     monkeypatch.setattr(engines, "_cluster", lambda engine: nullcontext())
     monkeypatch.setattr(engines._workers, "_parallel", parallel)
     with pytest.raises(EngineError, match="no worker"):
-        list(outcomes(_tasks(3), list, Settings(), Engine("dask")))
+        list(outcomes(_tasks(3), list, supervise.Crew(Settings(), 1), Engine("dask")))
 
 
 def test_batches_hold_every_plan_once_and_a_heavy_one_alone() -> None:

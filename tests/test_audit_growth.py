@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from small_runs import events
-from test_audit import _here, audited, told
+from test_audit import Here, audited, told
 
-from analyzer.auditing import engines, growth
+from analyzer.auditing import course, growth
 from analyzer.ingest import tensorboard
 
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "examined", _here)
+    monkeypatch.setattr(course, "Crew", Here)
     monkeypatch.setattr(growth, "LONG", 100)
 
 

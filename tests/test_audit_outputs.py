@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from small_runs import falling, overfitting, table
 
-from analyzer.auditing import engines, outputs, summary
+from analyzer.auditing import course, outputs, summary
 from analyzer.auditing.changes import changes, findings_of
 from analyzer.auditing.course import Audit, Options, audit
 from analyzer.auditing.progress import Progress, duration
@@ -31,9 +31,9 @@ HOSTILE = "<script>alert(1)</script>&\u202e"
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_audit import _here
+    from test_audit import Here
 
-    monkeypatch.setattr(engines, "examined", _here)
+    monkeypatch.setattr(course, "Crew", Here)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -43,7 +44,7 @@ def state(files: Sequence[str], told: str) -> tuple[str, int, float]:
     size, newest = 0, 0.0
     for file in sorted(files):
         try:
-            stat = Path(file).stat()
+            stat = os.stat(file)  # noqa: PTH116, ten thousand times as text
             at, length = stat.st_mtime_ns, stat.st_size
         except OSError:
             at, length = 0, -1

@@ -19,6 +19,7 @@ from analyzer.auditing.ledger import Ledger, default_place, key, open_ledger, re
 from analyzer.auditing.progress import Progress
 from analyzer.auditing.record import Record
 from analyzer.auditing.remote import remote_bundles
+from analyzer.auditing.supervise import Crew
 from analyzer.auditing.tasks import Bundle, Settings
 from analyzer.auditing.versions import reader_version, rules_version
 from analyzer.auditing.where import Predicate, where
@@ -29,6 +30,7 @@ from analyzer.model import Insight, Problem
 from analyzer.remote import source
 from analyzer.remote.limits import archive_kind
 
+EARLY = 2  # processes that start while runs are looked for, where there is certainly something to do
 UNSEEN = ("missing", "unreadable")  # what lies there may be there again tomorrow
 
 
@@ -82,12 +84,15 @@ def audit(paths: Sequence[str | Path], options: Options, progress: Progress | No
     roots, renamed = _roots(paths)
     settings = _settings(roots, options)
     rules = rules_version(rules_of(settings))
-    with open_ledger(options.ledger or default_place(roots)) as ledger:
+    place = options.ledger or default_place(roots)
+    with open_ledger(place) as ledger, closing(Crew(settings, options.engine.jobs)) as crew:
+        if options.engine.name == "local" and not ledger.entries():
+            crew.start(EARLY)
         if progress:
             progress.say("looking for runs")
         found = _found(roots)
         bundles = _chosen(found.bundles, roots, options)
-        counts = update(ledger, bundles, settings, rules, options.engine, progress)
+        counts = update(ledger, bundles, crew, rules, options.engine, progress)
         if len(bundles) == len(found.bundles) and not any(p.kind in UNSEEN for p in found.problems):
             _prune(ledger, bundles, roots)
         entries = ledger.entries()

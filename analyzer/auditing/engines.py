@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import chain, count, islice
 from typing import Any, TypeVar
 
-from analyzer.auditing.supervise import examine_all, examined
+from analyzer.auditing.supervise import Crew, examine_all
 from analyzer.auditing.tasks import Outcome, Settings, Task
 from analyzer.errors import AnalyzerError
 
@@ -42,16 +42,17 @@ def cores() -> int:
 
 
 def outcomes(
-    batches: Iterable[Batch], load: Callable[[Batch], Sequence[Task]], settings: Settings, engine: Engine
+    batches: Iterable[Batch], load: Callable[[Batch], Sequence[Task]], crew: Crew, engine: Engine
 ) -> Iterator[Outcome]:
     """What came of the tasks of all batches, each once, in the order they are done.
 
-    ``load`` makes the tasks of a batch when it is its turn. Where workers die, what they had not
+    ``load`` makes the tasks of a batch when it is its turn. ``crew`` does them, or a cluster does as it
+    would, by the same settings. Where workers die, what they had not
     handed over is done again, in ever smaller batches. Raises EngineError when that does not help.
     """
     if engine.name == "local":
         try:
-            yield from examined(chain.from_iterable(map(load, batches)), settings, engine.jobs)
+            yield from crew.outcomes(chain.from_iterable(map(load, batches)))
         except RuntimeError as error:
             raise EngineError(str(error)) from error
         return
@@ -68,7 +69,7 @@ def outcomes(
     with _workers(engine) as parallel:
         while True:
             try:
-                for number, done in parallel(numbered(), settings):
+                for number, done in parallel(numbered(), crew.settings):
                     del pending[number]
                     failures = 0
                     yield from done

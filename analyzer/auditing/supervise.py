@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import islice
 
 from analyzer.auditing.lines import outcome_of, settings_line, task_line
@@ -95,6 +95,11 @@ class Crew:
         self.children: list[Child] = []
         self.answers: queue.SimpleQueue[tuple[Child, bytes]] = queue.SimpleQueue()
 
+    def start(self, count: int) -> None:
+        """Have up to ``count`` processes start before there is anything to do."""
+        while len(self.children) < min(count, self.size):
+            self.children.append(Child(self.settings, self.answers))
+
     def outcomes(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """What came of each task, in the order they are done. Raises RuntimeError where no process starts."""
         source = iter(tasks)
@@ -113,8 +118,8 @@ class Crew:
             left.extend(islice(source, 1))
         if not left:
             return False
-        if len(self.children) < self.size and all(child.given for child in self.children):
-            self.children.append(Child(self.settings, self.answers))
+        if all(child.given for child in self.children):
+            self.start(len(self.children) + 1)
         child = min(self.children, key=lambda child: len(child.given))
         if not child.takes(left[0]):
             return False
@@ -162,12 +167,6 @@ class Crew:
     def close(self) -> None:
         while self.children:
             self.children.pop().close()
-
-
-def examined(tasks: Iterable[Task], settings: Settings, jobs: int) -> Iterator[Outcome]:
-    """What came of tasks, by so many processes of this machine."""
-    with closing(Crew(settings, jobs)) as crew:
-        yield from crew.outcomes(tasks)
 
 
 # --------------------------------------------------------------------------- one process for each thread

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from analyzer.auditing.engines import Engine, outcomes
 from analyzer.auditing.ledger import Entry, Ledger, key, read_ledger
 from analyzer.auditing.progress import Progress
+from analyzer.auditing.supervise import Crew
 from analyzer.auditing.tasks import Bundle, Examine, Judge, Outcome, Settings, Task
 
 BATCH = 15_000_000.0  # weight of a batch, see tasks.py: about half a second of work
@@ -44,17 +45,18 @@ class Plan:
 def update(
     ledger: Ledger,
     bundles: Sequence[Bundle],
-    settings: Settings,
+    crew: Crew,
     rules: str,
     engine: Engine,
     progress: Progress | None,
 ) -> Counts:
     """Bring the ledger up to date with ``bundles``. What is done stays done if this is interrupted."""
+    settings = crew.settings
     plans = planned(bundles, ledger.entries(), settings, rules)
     read = judged = failed = 0
     while plans:
         lacking = []
-        for plan, outcome in _worked(ledger, plans, settings, engine, progress):
+        for plan, outcome in _worked(ledger, plans, crew, engine, progress):
             if outcome.state == "unread":
                 lacking.append(Plan(plan.bundle))
             elif plan.entry:
@@ -90,7 +92,7 @@ def reader_of(settings: Settings, state: str) -> str:
 
 
 def _worked(
-    ledger: Ledger, plans: Sequence[Plan], settings: Settings, engine: Engine, progress: Progress | None
+    ledger: Ledger, plans: Sequence[Plan], crew: Crew, engine: Engine, progress: Progress | None
 ) -> Iterator[tuple[Plan, Outcome]]:
     """Every plan with what came of it; what the caller does with the ledger is committed at times."""
     if progress:
@@ -98,7 +100,7 @@ def _worked(
     of_path = {plan.bundle.path: plan for plan in plans}
     committed = time.monotonic()
     with closing(read_ledger(ledger.path)) as stored:
-        for outcome in outcomes(batches(plans, engine.jobs), lambda b: _tasks(b, stored), settings, engine):
+        for outcome in outcomes(batches(plans, engine.jobs), lambda b: _tasks(b, stored), crew, engine):
             plan = of_path[outcome.path]
             yield plan, outcome
             if progress:

@@ -30,25 +30,22 @@ def associations(members: Sequence[Member], varying: Sequence[str]) -> tuple[Ass
     comparisons of the cohort. Sick runs that never got so far as to have a finding count as they are.
     """
     assessed = [m for m in members if m.verdict != "not-assessed"]
-    choices = _distinct(assessed, varying)
+    choices = [(key, equal, _column(assessed, key)) for key, equal in _distinct(assessed, varying)]
     found = [
         association
-        for rule in _rules(assessed)
-        for key, equal in choices
-        for association in _compare(assessed, rule, key, equal)
+        for rule, sick in _rules(assessed)
+        for key, equal, column in choices
+        for association in _compare(column, sick, rule, key, equal)
     ]
     kept = [a for a in adjusted(found) if abs(a.effect) >= STRONG and a.p <= RATE]
     return tuple(sorted(kept, key=lambda a: (a.rule != ANY, -abs(a.effect), a.p, a.hyperparameter)))
 
 
-def _rules(members: Sequence[Member]) -> list[str]:
-    """Findings that enough runs have and enough have not; "" for any of them."""
+def _rules(members: Sequence[Member]) -> list[tuple[str, np.ndarray]]:
+    """Findings that enough runs have and enough have not, "" for any of them, and which runs have them."""
     rules = {rule for m in members for rule, severity in m.findings if severity != "info"}
-    return [
-        rule
-        for rule in [ANY, *sorted(rules)]
-        if EACH <= sum(holds(m, rule) for m in members) <= len(members) - EACH
-    ]
+    sick = {rule: np.array([holds(m, rule) for m in members], bool) for rule in [ANY, *sorted(rules)]}
+    return [(rule, has) for rule, has in sick.items() if EACH <= has.sum() <= len(members) - EACH]
 
 
 def holds(member: Member, rule: str) -> bool:
@@ -68,19 +65,25 @@ def _distinct(members: Sequence[Member], varying: Sequence[str]) -> list[tuple[s
     return [(keys[0], tuple(keys[1:])) for keys in alike.values()]
 
 
-def _compare(members: Sequence[Member], rule: str, key: str, equal: tuple[str, ...]) -> Iterator[Association]:
-    sick = np.array([holds(m, rule) for m in members])
+def _column(members: Sequence[Member], key: str) -> np.ndarray:
+    """A hyperparameter of every run: as float64 where all are numbers, else as text."""
     numbers = [number_of(m.hyperparameters.get(key)) for m in members]
     if all(n is not None for n in numbers):
-        values = np.array(numbers, dtype=np.float64)
-        with_finding, without = values[sick], values[~sick]
+        return np.array(numbers, dtype=np.float64)
+    return np.array([value_text(m.hyperparameters.get(key)) for m in members])
+
+
+def _compare(
+    column: np.ndarray, sick: np.ndarray, rule: str, key: str, equal: tuple[str, ...]
+) -> Iterator[Association]:
+    if column.dtype == np.float64:
+        with_finding, without = column[sick], column[~sick]
         effect, p = mann_whitney(with_finding, without)
         medians = float(np.median(with_finding)), float(np.median(without))
         yield Association(rule, key, effect, p, len(with_finding), len(without), *medians, equal=equal)
         return
-    words = np.array([value_text(m.hyperparameters.get(key)) for m in members])
-    if 1 < len(set(words)) <= WORDS:
-        yield from _compare_words(words, sick, rule, key, equal)
+    if 1 < len(set(column)) <= WORDS:
+        yield from _compare_words(column, sick, rule, key, equal)
 
 
 def _compare_words(

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from analyzer.hyperparameters import canonical
+from analyzer.hyperparameters import named
 from analyzer.insight.association import associations
 from analyzer.insight.configuration import configuration, is_seed, matters, varying
 from analyzer.insight.prevalence import prevalence
@@ -48,8 +48,7 @@ def _kind(member: Member) -> Hashable:
     keys = frozenset(k for k in member.hyperparameters if matters(k) and not is_seed(k))
     if not keys:
         return PurePath(member.path).parent
-    known = canonical(member.hyperparameters)
-    return keys, known.get("model"), known.get("dataset")
+    return keys, *(named(word, member.hyperparameters) for word in ("model", "dataset"))
 
 
 def _joined(by_tags: dict[frozenset[str], list[Member]]) -> list[list[Member]]:
@@ -121,8 +120,9 @@ def _outliers(members: Sequence[Member], metric: str) -> tuple[Outlier, ...]:
     if spread <= SAME * (1.0 if wide else abs(middle)):
         return ()
     distance = (cost - middle) / spread
+    usual = float(np.median(values))
     return tuple(
-        Outlier(members[i].name, metric, float(values[i]), float(np.median(values)), float(distance[i]))
+        Outlier(members[i].name, metric, float(values[i]), usual, float(distance[i]))
         for i in np.argsort(-distance)
         if distance[i] > FAR
     )
