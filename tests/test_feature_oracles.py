@@ -489,6 +489,29 @@ def test_the_steepness_of_a_squared_error_does_not_depend_on_the_unit_of_the_tar
     assert known == pytest.approx(np.linalg.norm(np.mean(error[:, None] * x, axis=0)) / np.sqrt(loss))
 
 
+@pytest.mark.parametrize("epoch, every", [(1000, 250), (390, 350), (1000, 850), (117, 100)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pattern_of_the_epoch_shows_where_few_points_or_less_than_one_fall_into_it(epoch, every, seed):
+    steps = np.arange(every, 160 * every, every)
+    base, place = 0.6 + 1.7 * np.exp(-steps / steps[-1] * 8), steps % epoch / epoch
+    ends = np.arange(epoch, steps[-1], epoch)
+
+    def strength(pattern):
+        loss = base * (1 + pattern) * np.exp(noise(len(steps), seed, 0.08))
+        found = features_of(train_loss=(steps, loss), val_loss=(ends, np.linspace(1, 0.5, len(ends))))
+        return found["data.epoch_period"].value, found["data.epoch_correlation"].value
+
+    assert min(strength(0.3 * np.sin(2 * np.pi * place + 1))) > 0.4
+    assert strength(np.zeros(len(steps)))[0] < 0.3
+
+
+def test_no_place_in_the_epoch_is_told_where_every_point_has_the_same():
+    steps = np.arange(200, 20000, 200)
+    loss = (steps, 0.6 + noise(len(steps), 1, 0.1))
+    known = features_of(train_loss=loss, val_loss=(np.arange(100, 20000, 100), np.linspace(1, 0.5, 199)))
+    assert isinstance(known["data.epoch_period"], Missing)
+
+
 def test_the_tail_of_what_peaks_at_the_start_is_no_spike():
     curve = 0.5 + noise(120, 1, 0.005)
     curve[:9] += [2.0, 2.4, 2.6, 2.2, 1.6, 1.1, 0.8, 0.6, 0.4]  # highest before the part that counts begins

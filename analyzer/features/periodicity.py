@@ -12,22 +12,36 @@ from analyzer.model import FloatArray
 
 OUTLYING = 6.0  # times the usual deviation: beyond it a point counts no more
 CYCLES = 3  # epochs needed before a repetition can be told from chance
+FEW_CYCLES = 12  # of epochs of fewer than 6 points
 
 
 def epoch_points(context: Context) -> float:
     """Points of the training loss per epoch; raises Unavailable where it is not known.
 
-    From the logged epoch, else from the rhythm of validation.
+    From the logged epoch, else from the rhythm of validation. Where less than two points fall into an epoch, a pattern
+    that repeats with it shows at its alias: points that come at equal intervals sweep slowly over the epoch.
     """
     loss = context.curve("train_loss")
     loss.need(30)
-    per_step = loss.n / loss.length if loss.length > 0 else 0.0
+    per_step = (loss.n - 1) / loss.length if loss.length > 0 else 0.0
     length = _epoch_length(context, loss) * per_step
-    if length < 6:
-        raise Unavailable("fewer than 6 points of the training loss per epoch", ("train_loss",))
-    if loss.n < CYCLES * length:
-        raise Unavailable(f"fewer than {CYCLES} epochs", ("train_loss",))
+    if 0 < length < 2:
+        length = _alias(loss, length)
+    if length < 3:
+        raise Unavailable("fewer than 3 points of the training loss per epoch", ("train_loss",))
+    cycles = CYCLES if length >= 6 else FEW_CYCLES
+    if loss.n < cycles * length:
+        raise Unavailable(f"fewer than {cycles} epochs", ("train_loss",))
     return float(length)
+
+
+def _alias(loss: Curve, length: float) -> float:
+    """Points after which the sampled position in an epoch of ``length`` points is the same again; 0 where it never moves."""
+    gaps = np.diff(loss.steps)
+    advance = abs(1 / length - round(1 / length))  # of an epoch, from point to point
+    if np.ptp(gaps) > 0 or advance < 1e-3:
+        return 0.0
+    return 1 / advance
 
 
 def _epoch_length(context: Context, loss: Curve) -> float:
