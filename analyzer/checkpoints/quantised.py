@@ -53,7 +53,7 @@ def unpacked(entries: Sequence[Entry], found: Found) -> list[Entry]:
         scale = None if entry.slot or writer else _scale_of(entry, named)
         if scale is not None:
             real = _scaled(entry, scale, named)
-            writer = "" if real else "one whose scales do not fit"
+            writer = "" if real else "scales that do not fit"
             entry = real or entry
         if writer:
             left_out[writer] += 1
