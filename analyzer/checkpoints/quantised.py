@@ -60,9 +60,7 @@ def unpacked(entries: Sequence[Entry], found: Found) -> list[Entry]:
         else:
             kept.append(entry)
     for writer, count in left_out.items():
-        message = (
-            f"{count} quantised weights (layout: {writer}) are not measured: their numbers are not decoded"
-        )
+        message = f"quantised weights that are not decoded and not measured: {count} ({writer})"
         found.problems.append(Problem(found.path, "unsupported", message))
     return kept
 
