@@ -350,7 +350,7 @@ def test_no_more_processes_are_started_than_there_are_runs(tree: Path) -> None:
         assert len(crew.children) == 4
 
 
-def test_processes_start_while_runs_are_looked_for_only_where_nothing_is_known(
+def test_processes_start_while_runs_are_looked_for_only_where_there_will_be_work(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
@@ -373,6 +373,8 @@ def test_processes_start_while_runs_are_looked_for_only_where_nothing_is_known(
     started.clear()
     assert audited(tree, engine=Engine(jobs=50)).counts.unchanged == 4
     assert not started
+    assert audited(tree, engine=Engine(jobs=50), ignore=("overfitting",)).counts.judged == 4
+    assert looked == [course.EARLY, 0, course.EARLY]
 
 
 def test_processes_that_do_not_start_are_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from analyzer.auditing import record as records
 from analyzer.auditing.bundles import archive_bundle, bundle, in_shard
 from analyzer.auditing.engines import Engine
 from analyzer.auditing.examine import rules_of, unpacked
-from analyzer.auditing.ledger import Ledger, default_place, key, open_ledger, read_ledger
+from analyzer.auditing.ledger import Entry, Ledger, default_place, key, open_ledger, read_ledger
 from analyzer.auditing.progress import Progress
 from analyzer.auditing.record import Record
 from analyzer.auditing.remote import remote_bundles
@@ -30,7 +30,7 @@ from analyzer.model import Insight, Problem
 from analyzer.remote import source
 from analyzer.remote.limits import archive_kind
 
-EARLY = 2  # processes that start while runs are looked for, where there is certainly something to do
+EARLY = 2  # processes that start while runs are looked for, where there is surely something to do
 UNSEEN = ("missing", "unreadable")  # what lies there may be there again tomorrow
 
 
@@ -86,7 +86,7 @@ def audit(paths: Sequence[str | Path], options: Options, progress: Progress | No
     rules = rules_version(rules_of(settings))
     place = options.ledger or default_place(roots)
     with open_ledger(place) as ledger, closing(Crew(settings, options.engine.jobs)) as crew:
-        if options.engine.name == "local" and not ledger.entries():
+        if options.engine.name == "local" and _stale(ledger.entries(), roots, rules):
             crew.start(EARLY)
         if progress:
             progress.say("looking for runs")
@@ -193,13 +193,21 @@ def _below(path: str, roots: Sequence[str]) -> str:
 # --------------------------------------------------------------------------- what is told
 
 
+def _stale(entries: Mapping[str, Entry], roots: Sequence[str], rules: str) -> bool:
+    """Whether nothing is known of what lies below the roots, or what the rules said of it before they changed."""
+    known = [entry for path, entry in entries.items() if _lies_below(path, roots)]
+    return not known or any(entry.state == "done" and entry.rules != rules for entry in known)
+
+
+def _lies_below(path: str, roots: Sequence[str]) -> bool:
+    return any(path == root or path.startswith((f"{root}/", f"{root}{os.sep}")) for root in roots)
+
+
 def _prune(ledger: Ledger, bundles: Sequence[Bundle], roots: Sequence[str]) -> None:
     """Forget what lay below the roots and is no longer there."""
     there = {key(b.path) for b in bundles}
     gone = [
-        entry.id
-        for path, entry in ledger.entries().items()
-        if path not in there and any(path == r or path.startswith((f"{r}/", f"{r}{os.sep}")) for r in roots)
+        entry.id for path, entry in ledger.entries().items() if path not in there and _lies_below(path, roots)
     ]
     ledger.forget(gone)
 
