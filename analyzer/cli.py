@@ -21,8 +21,10 @@ from analyzer.commandline import (
     PATHS,
     UnnamedCommand,
     beside,
+    exit_code,
     one_on_stdout,
     overrides,
+    usage_errors,
 )
 
 if TYPE_CHECKING:
@@ -180,20 +182,16 @@ def run_command(
     if not report.runs:
         _say_nothing_read(report, paths)
         sys.exit(EXIT_NOTHING)
-    sys.exit(_exit_code(report, fail_on))
+    sys.exit(exit_code((f.severity for f in report.findings), fail_on))
 
 
 def _rules(
     folders: Sequence[Path], select: Sequence[str] = (), ignore: Sequence[str] = ()
 ) -> tuple[Rule, ...]:
-    from analyzer.errors import AnalyzerError
     from analyzer.rulebook import load_rules, selected
 
-    try:
+    with usage_errors():
         return selected(load_rules(folders), select, ignore)
-    except AnalyzerError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_USAGE)
 
 
 def _progress() -> Any:
@@ -325,15 +323,6 @@ def _meant(path: str) -> str:
     return f"; did you mean {given.with_name(close[0])}?" if close else ""
 
 
-def _exit_code(report: Report, fail_on: str) -> int:
-    from analyzer.model import SEVERITIES
-
-    if fail_on == "never":
-        return 0
-    bar = SEVERITIES.index(fail_on)
-    return EXIT_FOUND if any(SEVERITIES.index(f.severity) <= bar for f in report.findings) else 0
-
-
 @cli.command("checkpoint")
 @click.argument("files", nargs=-1, required=True, type=ANYWHERE)
 @click.option("--json", "form", flag_value="json", help="One JSON object on stdout (with --each a list).")
@@ -404,7 +393,7 @@ def checkpoint_command(
         _write(to_report(reports, ()), {"html": page}, verbose)
     if form or not page:
         _print(_checkpoints_shown(reports, form, pattern, order, verbose, spectral, len(files) > 1))
-    sys.exit(_exit_code(to_report(reports, ()), fail_on))
+    sys.exit(exit_code((f.severity for r in reports for f in r.findings), fail_on))
 
 
 def _checkpoint_reports(files: Sequence[str], spectral: bool, forward: Forward | None) -> list[RunReport]:
@@ -501,14 +490,10 @@ cli.add_command(rules_show, "explain")
 )
 def rules_new(rule_id: str, folder: Path) -> None:
     """Write a rule to start from: complete, commented, passing its own tests."""
-    from analyzer.errors import AnalyzerError
     from analyzer.rulebook.scaffold import new_rule
 
-    try:
+    with usage_errors():
         path = new_rule(rule_id, folder, {rule.id for rule in _rules(())})
-    except AnalyzerError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_USAGE)
     click.echo(f"{path}\nChange it, then: analyze rules test {folder}")
 
 
@@ -516,14 +501,10 @@ def rules_new(rule_id: str, folder: Path) -> None:
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def rules_check(folder: Path | None) -> None:
     """Check rule files: every mistake at once, as path:line:column."""
-    from analyzer.errors import AnalyzerError
     from analyzer.rulebook import check_rules
 
-    try:
+    with usage_errors():
         rules = check_rules(folder)
-    except AnalyzerError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_USAGE)
     click.echo(f"{len(rules)} rules, no mistakes")
 
 
@@ -532,15 +513,11 @@ def rules_check(folder: Path | None) -> None:
 @click.option("--verbose", "-v", is_flag=True, help="List the examples that pass, too.")
 def rules_test(folder: Path | None, verbose: bool) -> None:
     """Run the examples embedded in the rules."""
-    from analyzer.errors import AnalyzerError
     from analyzer.roles import with_roles
     from analyzer.rulebook import check_rules, run_examples
 
-    try:
+    with usage_errors():
         rules = check_rules(folder)
-    except AnalyzerError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_USAGE)
     results = run_examples(rules, with_roles)
     for result in results:
         if verbose or not result.passed:

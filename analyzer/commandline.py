@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -35,6 +37,25 @@ def overrides(roles: Sequence[str]) -> dict[str, str]:
         return dict(parse_override(text) for text in roles)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--role") from error
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What the user can mend as a message and the exit code for it, without a traceback."""
+    from analyzer.errors import AnalyzerError
+    from analyzer.report.escape import plain_block
+
+    try:
+        yield
+    except AnalyzerError as error:
+        click.echo(plain_block(str(error)), err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def exit_code(severities: Iterable[str], fail_on: str) -> int:
+    """0, or 1 where one of the findings is at least as severe as ``fail_on``, one of LEVELS."""
+    found = fail_on != "never" and any(LEVELS.index(s) >= LEVELS.index(fail_on) for s in severities)
+    return EXIT_FOUND if found else 0
 
 
 def beside(stem: Path, suffix: str, known: Collection[str]) -> Path:

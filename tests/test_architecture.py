@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ingest": {"model", "errors", "checkpoints.pickles"},
     "checkpoints": {"model", "errors"},
     "roles": {"model", "errors"},
-    "commandline": {"roles"},
+    "commandline": {"errors", "roles", "report.escape"},
     "discover": READING,
     "remote": READING | {"discover"},
     "assemble": READING | {"discover", "roles"},

@@ -15,13 +15,14 @@ from analyzer.commandline import (
     EXIT_FOUND,
     EXIT_INTERRUPTED,
     EXIT_NOTHING,
-    EXIT_USAGE,
     LEVELS,
     PATHS,
     UnnamedCommand,
     beside,
+    exit_code,
     one_on_stdout,
     overrides,
+    usage_errors,
 )
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def audit_command(paths: tuple[str, ...], **given: Any) -> None:
     elif not found.records:
         _say_nothing_found(found)
         sys.exit(EXIT_NOTHING)
-    sys.exit(_exit_code(found, given["fail_on"]))
+    sys.exit(exit_code((f["severity"] for r in found.records for f in r.findings), given["fail_on"]))
 
 
 def _say_nothing_found(found: Audit) -> None:
@@ -171,15 +172,10 @@ def _asked(given: dict[str, Any]) -> Options:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """What the user can mend as a message, without a traceback."""
-    from analyzer.errors import AnalyzerError
-    from analyzer.report.escape import plain_block
-
+    """What the user can mend, or did, as a message without a traceback."""
     try:
-        yield
-    except AnalyzerError as error:
-        click.echo(plain_block(str(error)), err=True)
-        sys.exit(EXIT_USAGE)
+        with usage_errors():
+            yield
     except KeyboardInterrupt:
         click.echo("\nInterrupted. What was done is kept: the same command goes on from here.", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -214,15 +210,6 @@ def _write(audit: Audit, targets: dict[str, Path | None], verbose: bool) -> None
             raise OutputError(f"{target or 'stdout'}: cannot be written: {error.strerror}") from None
         if target:
             click.echo(f"{name} report: {target}", err=True)
-
-
-def _exit_code(audit: Audit, level: str) -> int:
-    from analyzer.model import SEVERITIES
-
-    if level == "never":
-        return 0
-    bar = SEVERITIES[: [*SEVERITIES].index(level) + 1]  # type: ignore[arg-type]
-    return EXIT_FOUND if any(f["severity"] in bar for r in audit.records for f in r.findings) else 0
 
 
 @audit_group.command("merge")

@@ -50,13 +50,6 @@ _STEP_KEYS = ("global_step", "step", "iteration", "iter", "iterations", "steps",
               "global_iter", "total_steps", "num_timesteps", "num_updates")  # fmt: skip
 
 
-def checkpoint_of(loaded: Loaded, path: str, format: str) -> Checkpoint:
-    """The Checkpoint in an interpreted pickle. Raises IngestError when it is none."""
-    found = gather(loaded, path)
-    refuse_empty(found)
-    return assemble(found, format)
-
-
 def gather(loaded: Loaded, path: str) -> Found:
     """Everything of use in an interpreted pickle."""
     found = Found(path, uses=list(loaded.references))

@@ -209,12 +209,7 @@ def _run(console: Console, look: Look, run: RunReport) -> None:
     console.print(head.append_text(_styled(look, facts.rstrip())))
     if plain(run.run.path) != plain(run.run.name):
         _say(console, look, run.run.path, 2, "dim")
-    if not run.findings:
-        _say(console, look, _silence(run), 2)
-    for finding, explained in wording.nested(run.findings):
-        _finding(console, look, finding)
-        for child in explained:
-            _explained(console, look, child)
+    _findings(console, look, run)
     if look.verbose or not run.run.series or any(f.scope_kind != "run" for f in run.findings):
         _layers(console, look, run)
     _say(console, look, wording.not_checked(run), 2, "dim")
@@ -228,16 +223,21 @@ def finding_list(console: Console, look: Look, run: RunReport, facts: str) -> No
         console, _styled(look, f"{look.sign(run.verdict)} {run.run.path}", f"bold {STYLES[run.verdict]}"), 0
     )
     _say(console, look, facts, 2, "dim")
+    _findings(console, look, run)
+
+
+def problem_list(console: Console, look: Look, problems: tuple[Problem, ...], indent: int = 0) -> None:
+    _problems(console, look, problems, "Problems while reading", indent)
+
+
+def _findings(console: Console, look: Look, run: RunReport) -> None:
+    """Each with those it explains beneath it; where there are none, what that means."""
     if not run.findings:
         _say(console, look, _silence(run), 2)
     for finding, explained in wording.nested(run.findings):
         _finding(console, look, finding)
         for child in explained:
             _explained(console, look, child)
-
-
-def problem_list(console: Console, look: Look, problems: tuple[Problem, ...], indent: int = 0) -> None:
-    _problems(console, look, problems, "Problems while reading", indent)
 
 
 def _silence(run: RunReport) -> str:
