@@ -250,3 +250,15 @@ def test_a_damaged_block_costs_only_its_line(tmp_path: Path, monkeypatch: pytest
     (problem,) = reading.problems
     assert problem.kind == "damaged" and "line 78" in problem.message
     assert problem.offset == sum(len(line) + 1 for line in lines[:77])
+
+
+def test_steps_done_beside_steps_planned(tmp_path: Path) -> None:
+    path = tmp_path / "trainer_log.jsonl"
+    path.write_text(
+        "".join(
+            f'{{"current_steps": {10 * i}, "total_steps": 90, "loss": {9 - i}, "epoch": 0.{i}}}\n'
+            for i in range(9)
+        )
+    )
+    found = {series.tag: series for series in jsonlines.read(path).series}
+    assert found["loss"].steps.tolist() == list(range(0, 90, 10))

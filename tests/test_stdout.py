@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from analyzer.errors import IngestError
 from analyzer.ingest import stdout
 from analyzer.ingest.printed import words
+from analyzer.ingest.printed.headings import section_of
 from analyzer.model import Reading, Series
 
 
@@ -475,3 +476,114 @@ def test_a_second_phase_with_its_own_word_for_the_epoch_is_a_run(tmp_path: Path)
 )
 def test_without_two_witnesses_a_log_is_one_run(tmp_path: Path, text: str) -> None:
     assert list(by_run(tmp_path, text)) == [""]
+
+
+def falling(count: int = 8) -> list[float]:
+    return [3 / (i + 1) for i in range(count)]
+
+
+def test_scores_beside_a_loss_are_no_losses(tmp_path: Path) -> None:
+    text = "".join(
+        f"Epoch: {i:03d}, Loss: {v:.4f}, Train: {90 - 9 * v:.2f}%, Val: {80 - 8 * v:.2f}%, Test: {v:.2f}%\n"
+        for i, v in enumerate(falling())
+    )
+    assert set(curves(tmp_path, text)) == {"loss", "train_score", "val_score", "test"}
+
+
+def test_an_estimators_evaluation_is_no_training(tmp_path: Path) -> None:
+    text = "".join(
+        f"INFO:tensorflow:loss = {v:.4f}, step = {100 * i} (1.5 sec)\n"
+        + (f"INFO:tensorflow:Saving dict for global step {100 * i}: global_step = {100 * i}, loss = {v + 1:.4f}\n" if i % 2 else "")
+        for i, v in enumerate(falling())
+    )  # fmt: skip
+    found = curves(tmp_path, text)
+    assert found["loss"].steps.tolist() == [100 * i for i in range(8)] and found["loss"].values[0] == 3
+    assert found["val_loss"].steps.tolist() == [100, 300, 500, 700] and found["val_loss"].values[0] == 2.5
+
+
+def test_a_dict_over_several_lines(tmp_path: Path) -> None:
+    text = "".join(
+        f"INFO:tensorflow:Step {100 * i} per-step time 0.5s\n{{'Loss/total': {v:.4f},\n 'learning_rate': 0.01}}\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert set(found) == {"Loss/total", "learning_rate"}
+    assert found["Loss/total"].steps.tolist() == [100 * i for i in range(8)]
+
+
+def test_a_number_and_a_colon_begin_a_line_of_boosting(tmp_path: Path) -> None:
+    text = "".join(
+        f"{10 * i}:\tlearn: {v:.4f}\ttest: {v + 1:.4f}\tbest: {v + 1:.4f} ({10 * i})\ttotal: 9ms\tremaining: 2s\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["train_loss"].steps.tolist() == found["test_loss"].steps.tolist() == list(range(0, 80, 10))
+    assert found["test_loss"].values[0] == 4
+
+
+def test_names_behind_the_numbers_of_darknet(tmp_path: Path) -> None:
+    text = "".join(
+        f" {i + 1}: {v:.4f}, {v + 0.5:.4f} avg loss, 0.0010{i} rate, 2.5 seconds, 64 images, 3.5 hours left\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["loss"].steps.tolist() == [1, 2, 3, 4, 5, 6, 7, 8] and found["loss"].values[0] == 3
+    assert found["avg_loss"].values[0] == 3.5 and found["lr"].values[7] == 0.00107
+
+
+@pytest.mark.parametrize(
+    "rate",
+    ["lr=[{}, 0.5], mom=[(0.9, 0.95)]", "lr(Cosine): {}, top5: 0.9", "10.1/s, 5.1/s/gpu LR: {} Scale: 14.2"],
+)
+def test_learning_rates_in_other_words(tmp_path: Path, rate: str) -> None:
+    text = "".join(
+        f"step={10 * i}, skipped=0, {rate.format(0.01 * i)} loss: {v:.4f}\n" for i, v in enumerate(falling())
+    )
+    assert curves(tmp_path, text)["lr"].values.tolist() == pytest.approx([0.01 * i for i in range(8)])
+
+
+def test_a_line_announces_the_data_of_those_below(tmp_path: Path) -> None:
+    text = "".join(
+        f"Epoch {i} - Evaluation time: 3.2 - Train metrics:\n\tLoss: {v:.3f}\n"
+        f"Epoch {i} - Evaluation time: 1.2 - Test metrics:\n\tLoss: {v + 1:.3f}\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["train_loss"].values[0] == 3 and found["test_loss"].values[0] == 4
+    assert found["train_loss"].steps.tolist() == found["test_loss"].steps.tolist() == list(range(8))
+
+
+def test_a_tree_of_training_and_validation(tmp_path: Path) -> None:
+    text = "".join(
+        f"SUMMARY OF EPOCH {i}\n├── Train\n│   └── Loss = {v:.3f}\n└── Validation\n    └── Loss = {v + 1:.3f}\n\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["train_loss"].values[0] == 3 and found["val_loss"].values[0] == 4
+
+
+def test_an_announced_evaluation_ends_where_training_counts_on(tmp_path: Path) -> None:
+    text = "".join(
+        f" --> STEP: {50 * i}/400\n     | > loss: {v:.3f}  ({v:.3f})\n > EVALUATION \n     | > avg_loss: {v + 1:.3f}\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["loss"].values[0] == 3 and found["val_avg_loss"].values[0] == 4
+    assert found["loss"].steps.tolist() == found["val_avg_loss"].steps.tolist() == list(range(0, 400, 50))
+
+
+def test_a_folder_of_a_printed_table_announces_nothing(tmp_path: Path) -> None:
+    text = "".join(
+        f"-----------\n| rollout/ | |\n| ep_rew_mean | {i} |\n| time/ | |\n| total_timesteps | {i * 64} |\n"
+        f"| train/ | |\n| loss | {v:.3f} |\n-----------\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert set(found) == {"ep_rew_mean", "loss"} and found["ep_rew_mean"].points == 8
+
+
+@pytest.mark.parametrize(
+    "line", ["the loss of training", "see data/train", "Start training", "mode: train", "retrain:"]
+)
+def test_prose_announces_no_section(line: str) -> None:
+    assert section_of(line) == ""

@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 4096
 
 STEP_NAMES = (
     "_step", "global_step", "step", "steps", "total_timesteps", "num_timesteps", "timesteps", "iteration", "iter", "iters", "iter_num", "num_updates",
-    "trainer/global_step", "total_steps", "train_steps", "n_iter", "update", "updates",
+    "trainer/global_step", "current_steps", "total_steps", "train_steps", "n_iter", "update", "updates",
     "timesteps_total", "training_iteration", "batch",
 )  # fmt: skip
 EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "n_epoch", "epoch_num")
@@ -37,7 +37,7 @@ HEADER_NAMES = frozenset({"env_info", "config", "args", "hparams", "hyperparamet
 METRIC = re.compile(
     r"loss|acc(?:s|uracy|uracies)?(?![a-z])|error|perplexity|(?<![a-z])(?:ppl|lr|auc|auroc|f1|nll|kl|iou|miou|dice|wer"
     r"|cer|mse|mae|rmse|ap|map|bpc|bpb|fid|ssim|psnr|elbo|top[-_]?[15])(?![a-z])"
-    r"|rew(?![a-z])|ep_len|reward|return|learning_rate|grad_norm|gradient_norm|bleu|rouge|recall|precision|f[-_]?score|logloss",
+    r"|rew(?![a-z])|ep_?len|ep_?ret|reward|return|learning_rate|grad_norm|gradient_norm|bleu|rouge|recall|precision|f[-_]?score|logloss",
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"\s*[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)\s*", re.IGNORECASE)

@@ -14,8 +14,8 @@ from analyzer.ingest import wandb
 from analyzer.ingest.printed.bars import Bars, advance, bar_in, finished
 from analyzer.ingest.printed.curves import MIN_LINES, curves_of, telling
 from analyzer.ingest.printed.dicts import entry_of_pairs, literal_pairs
-from analyzer.ingest.printed.entries import Entry, Plan
-from analyzer.ingest.printed.headings import Heading, begins_as_heading, heading_of, row_below
+from analyzer.ingest.printed.entries import Entry, Plan, in_section
+from analyzer.ingest.printed.headings import Heading, begins_as_heading, heading_of, row_below, section_of
 from analyzer.ingest.printed.lines import (
     MAX_BYTES,
     PREFIX,
@@ -56,6 +56,8 @@ class Log:
     end: End = field(default_factory=End)
     heading: Heading | None = None  # of the table that may go on below
     block: int = 0  # stretch between two ruled lines
+    section: str = ""  # announced by a line above
+    sectioned: dict[tuple[int, str], Entry] = field(default_factory=dict)
     banners: list[Banner] = field(default_factory=list)
 
 
@@ -132,10 +134,11 @@ def _take(line: str, at: int, log: Log) -> None:
     if not DIGIT.search(line):
         if RULE.fullmatch(line):
             log.block += 1
+            log.section = ""
             return
         log.heading = heading_of(line) or log.heading
         if "nan" not in line.lower():
-            _note_banner(line, at, log)
+            _note(line, at, log)
             return
     bar = bar_in(line)
     if bar:
@@ -149,15 +152,37 @@ def _take_words(line: str, at: int, log: Log) -> None:
     if heading is not None:
         log.heading = heading
     elif entry := _entry(line, at, log):
+        if entry.epoch is not None or entry.inner is not None:
+            log.section = "" if entry.plan.slots else section_of(line)
+        elif log.section:
+            entry = _in_section(entry, log)
         entry.block = log.block
         log.entries.append(entry)
     else:
         log.heading = heading_of(line) or log.heading
-        _note_banner(line, at, log)
+        _note(line, at, log)
 
 
-def _note_banner(line: str, at: int, log: Log) -> None:
-    banner = banner_of(without_prefix(line)[0], at) if len(log.banners) < MAX_BANNERS else None
+def _in_section(entry: Entry, log: Log) -> Entry:
+    """An entry whose metrics name no data as one of the section that was announced."""
+    if any(slot.section for slot in entry.plan.slots):
+        return entry
+    key = (entry.template, log.section)
+    known = log.sectioned.get(key)
+    made = in_section(
+        entry,
+        log.section,
+        known.template if known else -2 - len(log.sectioned),
+        known.plan if known else None,
+    )
+    return log.sectioned.setdefault(key, made) if known is None else made
+
+
+def _note(line: str, at: int, log: Log) -> None:
+    """What a line without metrics announces: a run, a section."""
+    text = without_prefix(line)[0]
+    log.section = section_of(text) or log.section
+    banner = banner_of(text, at) if len(log.banners) < MAX_BANNERS else None
     if banner is not None:
         log.banners.append(banner)
 

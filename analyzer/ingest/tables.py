@@ -24,7 +24,7 @@ STEP_NAMES = (
     "step", "global_step", "trainer/global_step", "total_timesteps", "timesteps", "num_timesteps",
     "total_steps", "training_step", "train_step", "env_step", "env_steps", "iter", "iteration", "n_iter",
     "num_iter", "itr", "iters", "iterations", "training_iteration", "num_updates", "update", "updates",
-    "total_batches", "batch", "batch_idx",
+    "total_batches", "current_steps", "batch", "batch_idx",
 )  # fmt: skip
 EPOCH_NAMES = ("epoch", "epochs", "epoch_num", "epoch_idx", "n_epoch", "current_epoch")
 COUNTERS = frozenset((*STEP_NAMES, *EPOCH_NAMES))

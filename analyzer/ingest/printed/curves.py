@@ -152,14 +152,30 @@ def _last_running_means(entries: list[Entry]) -> list[Entry]:
 
 
 def _bare_names(entries: list[Entry]) -> dict[str, str]:
-    """Tags of values printed under "train" and "val" alone: losses, unless they could be fractions."""
-    largest: dict[str, float] = defaultdict(float)
+    """Tags of values printed under "train" and "val" alone: losses, unless they could be fractions.
+
+    Beside a loss they are something else: a score where they lie within 0 to 1 or 100 and rise.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    beside: set[str] = set()
     for entry in entries:
         for slot, value in zip(entry.plan.slots, entry.values, strict=True):
             if slot.bare and slot.section and np.isfinite(value):
-                largest[slot.tag] = max(largest[slot.tag], abs(value))
-    top = max(largest.values(), default=0.0)
-    return {tag: f"{tag}_loss" if 1.0 < top < 100.0 else tag for tag in largest}
+                values[slot.tag].append(value)
+                if any("loss" in other.tag.lower() for other in entry.plan.slots if not other.bare):
+                    beside.add(slot.tag)
+    top = max(
+        (abs(value) for tag, found in values.items() if tag not in beside for value in found), default=0.0
+    )
+    names = {tag: f"{tag}_loss" if 1.0 < top < 100.0 else tag for tag in values}
+    return names | {tag: f"{tag}_score" if _rises(values[tag]) else tag for tag in beside}
+
+
+def _rises(values: list[float]) -> bool:
+    """Whether fractions or percentages end higher than most of them are."""
+    within = min(values) >= 0 and max(values) <= 100
+    late = values[-max(1, len(values) // 4) :]
+    return within and float(np.median(late)) > values[0]
 
 
 def _curves(entries: Iterable[Entry], bare: Mapping[str, str]) -> list[Curve]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
+
+UNSECTIONED = re.compile(  # of no data set
+    r"lr|learning_?rate|(?:grad|gradient)_?norm|gnorm|momentum|loss_scale", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +81,16 @@ def _value(slot: Slot, plan: Plan, figures: Sequence[float]) -> float:
     if slot.mean_at is not None and plan.inner is not None and plan.held_out:
         return figures[slot.mean_at]
     return figures[slot.at]
+
+
+def in_section(entry: Entry, section: str, template: int, plan: Plan | None) -> Entry:
+    """An entry without a section as one of ``section``; ``plan`` where it was made before."""
+    if plan is None:
+        slots = tuple(
+            slot
+            if UNSECTIONED.fullmatch(slot.tag)
+            else replace(slot, tag=f"{section}_{slot.tag}", section=section)
+            for slot in entry.plan.slots
+        )
+        plan = replace(entry.plan, slots=slots)
+    return replace(entry, template=template, plan=plan)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from analyzer.ingest.json_rows import EPOCH_NAMES, METRIC, STEP_NAMES
-from analyzer.ingest.printed.words import NOT_METRIC
+from analyzer.ingest.printed.words import NOT_METRIC, SECTIONS
 from analyzer.ingest.tables import cell
 
 MOST_NAMES = 60
@@ -14,6 +14,11 @@ NAME = re.compile(r"[A-Za-z_#%][\w ./%@:()\[\]+-]{0,40}")
 COUNTERS = frozenset((*EPOCH_NAMES, *STEP_NAMES))
 CLASSES, ALL_CLASSES = "class", "all"  # a detector's evaluation: one row for all classes, then one for each
 FIRST = re.compile(rf"[\s|#]*(?:{CLASSES}|{'|'.join(sorted(COUNTERS))})\b\s*[|,A-Za-z]", re.IGNORECASE)
+OF_WHAT = r"(?:set|metrics?|results?|performance|stats|statistics|summary|phase)"
+HALF = rf"({'|'.join(sorted(SECTIONS))})"
+STAMP = r"(?:\([^()]*\)\W*)?"
+SECTION_ALONE = re.compile(rf"\W*{HALF}(?:\s+{OF_WHAT})?\W*{STAMP}", re.IGNORECASE)
+SECTION_LAST = re.compile(rf".*[-:>\]]\W*{HALF}(?:\s+{OF_WHAT}\W*|\s*:\W*)", re.IGNORECASE)
 PART_OF_TOTAL = re.compile(r"(\d+)/\d+")
 
 
@@ -36,6 +41,15 @@ def heading_of(line: str) -> Heading | None:
     if not _are_names(names):
         return None
     return Heading(tuple(names), delimiter)
+
+
+def section_of(line: str) -> str:
+    """The section that a line announces for those below it: ``Validation:``, ``Epoch 3 - Test metrics:``."""
+    tail = line[-60:].lower()
+    if len(line) > 150 or "|" in line or not ("train" in tail or "val" in tail or "test" in tail):
+        return ""
+    match = SECTION_ALONE.fullmatch(line) or SECTION_LAST.fullmatch(line)
+    return SECTIONS[match[1].lower()] if match else ""
 
 
 def begins_as_heading(line: str) -> bool:

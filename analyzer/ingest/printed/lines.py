@@ -23,7 +23,7 @@ PREFIX = re.compile(
     r"|\[?\d\d/\d\d(?:/\d+)? \d\d:\d\d:\d\d(?: [AP]M)?\]?|\[?\d\d:\d\d:\d\d(?:[.,]\d+)?\]?"
     r"|[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+\s+\d+ \S+:\d+\]"
     r"|\[?(?:DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL)\]?(?=[\s:|\]-]|$)|\[rank\d+\]:|\[?(?:__main__|root|main)\](?=\s)"
-    r"|\[?(?:__main__|root|main)(?=\s[-:|]\s|:)|\[?(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*(?:\.py:\d+)?(?=\]?\s*[-:|\]]))"
+    r"|\[?(?:__main__|root|main|tensorflow|absl)(?=\s[-:|]\s|:)|\[?(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*(?:\.py:\d+)?(?=\]?\s*[-:|\]]))"
     r"[\s:|\]-]*"
 )
 EXCEPTION = re.compile(

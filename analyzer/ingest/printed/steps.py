@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -116,8 +117,10 @@ def _place_by_counter(entries: list[Entry]) -> None:
     In a printed table the counter is a row of its own: the last one is that of all its rows.
     """
     counted = [entry for entry in entries if entry.inner is not None and not entry.bar]
-    with_values = {entry.block for entry in counted if entry.plan.slots}
-    tables = {entry.block: entry.inner or 0.0 for entry in counted if entry.block not in with_values}
+    rows = Counter((entry.block, entry.template) for entry in counted)
+    no_tables = {entry.block for entry in counted if entry.plan.slots}
+    no_tables |= {block for (block, _), many in rows.items() if many > 1}
+    tables = {entry.block: entry.inner or 0.0 for entry in counted if entry.block not in no_tables}
     current = counted[0].inner or 0.0
     for entry in entries:
         if entry.block in tables:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from analyzer.ingest.json_rows import METRIC
-from analyzer.ingest.printed.entries import Entry, Plan, Slot, filled
+from analyzer.ingest.printed.entries import UNSECTIONED, Entry, Plan, Slot, filled
 
 MAX_NUMBERS = 60  # in one line
 MAX_TEMPLATES = 50_000
@@ -28,9 +28,21 @@ FIGURE = re.compile(
 ANY_FIGURE = r"((?>[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:nan|inf(?:inity)?)(?![A-Za-z0-9_]))))"
 LEAD = re.compile(r"[^\d]*")
 SECTIONS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "learn"), "train"),
     **dict.fromkeys(
-        ("val", "valid", "validation", "validate", "validating", "dev", "eval", "evaluation"), "val"
+        (
+            "val",
+            "valid",
+            "validation",
+            "validate",
+            "validating",
+            "dev",
+            "eval",
+            "evaluation",
+            "saving dict",
+            "cur metric",
+        ),
+        "val",  # of a TensorFlow estimator, of PaddleOCR
     ),
     **dict.fromkeys(("test", "testing"), "test"),
 }
@@ -50,9 +62,10 @@ EPISODE_LABEL = re.compile(r"(?:^|[^a-z])episodes?[^a-z]*$", re.IGNORECASE)
 GLOBAL_LABEL = re.compile(
     r"(?:^|[^a-z])(?:num_updates|global[_ ]?step|total[_ ]?(?:time)?steps?)[^a-z]*$", re.IGNORECASE
 )
+SCHEDULE = re.compile(r"(?<![A-Za-z_])lr\([A-Za-z_]+\)$")  # lr(Cosine)
 WRAPPER = re.compile(r"(?:(?:torch\.)?tensor|array|np\.float\d*|float)\(\s*$")
 SEPARATOR = re.compile(r"\s*(?::|=|\bis\b|->|\|)?\s*$")
-PHRASES = re.compile(r"[,;|{}<>()\[\]\t\"…•·]|(?<!\w)'|'(?!\w)|:\s|\s-+\s|-{2,}|\s{2,}|=\s")
+PHRASES = re.compile(r"[,;|{}<>()\[\]\t\"…•·│├└┌╰╭╎─]|(?<!\w)'|'(?!\w)|:\s|\s-+\s|-{2,}|\s{2,}|=\s")
 FILLERS = frozenset(
     {"phase", "current", "the", "set", "so", "far", "average", "avg", "mean", "running", "epoch's"}
 )
@@ -60,11 +73,8 @@ SUPERLATIVES = frozenset(
     {"best", "previous", "prev", "old", "target", "improved", "max", "min", "minimum", "maximum", "initial", "lowest",
      "highest", "final", "early", "patience", "threshold", "delta", "weight", "weights", "function", "from", "to"}
 )  # fmt: skip
-UNSECTIONED = re.compile(
-    r"lr|learning_?rate|(?:grad|gradient)_?norm|gnorm|momentum|loss_scale", re.IGNORECASE
-)
 NOT_METRIC = re.compile(
-    r"time|date|eta|^data$|speed|mem|gpu|cuda|seed|port|pid|rank|size|^len|count|total$|^num|^n$|version|elapsed|duration"
+    r"time|date|eta|^data$|speed|mem|gpu|cuda|seed|port|pid|rank|size|^len|count|^(?!.*loss).*total$|^num|^n$|version|elapsed|duration"
     r"|took|ips|fps|throughput|samples|tokens|^it$|^s$|^ms$|sec|device|workers|shape|param|layers|dim|kernel|stride"
     r"|padding|weight$|channels|features|width|height|^instances$|line|^id$|file|classes|ratio|beta|eps|dropout|^p$|degrees|(?<!loss_)(?<!grad_)(?<!loss)scale$"
     r"|^v_num$|^skipped$|copypaste|_cost$|^best[_-]|[_-]best$|^wps$|^ups$|^wpb$|^bsz$|train_wall|gb_free|^wall$|patience|remaining",
@@ -75,8 +85,10 @@ LAYER_METRIC = re.compile(  # of a layer, whatever the layer is called
     r"|(?:zero|dead|saturat(?:ed|ion))_?(?:fraction|share|ratio|units)|^(?:dead|sparsity|saturation)\w*/|update_ratio",
     re.IGNORECASE,
 )
+RATES = re.compile(r"(?<![A-Za-z])lr\s*[:=]\s*\[\s*$", re.IGNORECASE)
 RUNNING = re.compile(r"so far|running", re.IGNORECASE)
 LOOSE = re.compile(r"^\s*(\d+)\s+([A-Za-z_]\w*)\s+([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))\s*$")
+DARKNET = re.compile(r"\s*#:\s*#,\s*# avg(?: loss)?,\s*# rate,")  # the names behind the numbers
 
 Labels = tuple[str, ...]
 
@@ -156,6 +168,8 @@ def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) ->
     loose = LOOSE.match(text)
     if loose:
         return _loose_plan(loose[2])
+    if DARKNET.match("#".join(labels)):
+        return Plan(inner=0, slots=(Slot(1, "loss", ""), Slot(2, "avg_loss", ""), Slot(3, "lr", "")))
     epoch = inner = total = None
     slots: list[Slot] = []
     context = ""
@@ -220,6 +234,8 @@ def _is_bracketed_counter(at: int, labels: Labels) -> bool:
         return not words or words in SECTIONS
     if at == 1 and _is_bracketed_epoch(0, labels) and label.strip() == ",":
         return True
+    if at == 0 and not label.strip():  # 20: learn …
+        return bool(re.match(r":\s", follows))
     return at == 0 and label.strip() == "[" and follows.lstrip().startswith("]") and len(follows.strip()) > 1
 
 
@@ -237,9 +253,9 @@ def _is_bracketed_epoch(at: int, labels: Labels) -> bool:
 def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], placed: bool) -> Slot | None:
     """The metric a number is, from the words before it; None if it is none."""
     wrapped = WRAPPER.sub("", label.rstrip()[-MAX_LABEL:]).rstrip(" ([{'\"")
-    if re.search(r"[\[(]\s*$", label) and re.fullmatch(r"\s*,?\s*", follows):
-        return None  # a vector
-    body = SEPARATOR.sub("", wrapped)
+    if re.search(r"[\[(]\s*$", label) and re.fullmatch(r"\s*,?\s*", follows) and not RATES.search(label):
+        return None  # a vector; of the rates of parameter groups the first
+    body = SCHEDULE.sub("lr", SEPARATOR.sub("", wrapped).rstrip("'\""))
     explicit = wrapped.rstrip().endswith((":", "=")) or wrapped.rstrip().endswith(" is")
     phrase = PHRASES.split(body)[-1].strip(" *#>~.!?-&+\\/_")
     words = [word.removesuffix("'s") for word in phrase.split()]
@@ -248,7 +264,9 @@ def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], p
     section = next((SECTIONS[word.lower()] for word in words if word.lower() in SECTIONS), "")
     kept = [word for word in words if word.lower() not in FILLERS and word.lower() not in SECTIONS]
     if not kept:
-        return _bare_slot(at, section, before) if section else None
+        return _bare_slot(at, section, before) if section and not label.rstrip().endswith("(") else None
+    if UNSECTIONED.fullmatch(kept[-1]) and any(NOT_METRIC.search(word) for word in kept[:-1]):
+        kept = kept[-1:]  # 60.1/s/gpu LR: 0.001
     name = "_".join(
         word.lower() if word.isalpha() and (word.isupper() or word.istitle()) else word for word in kept
     )
@@ -278,6 +296,8 @@ def _is_metric(words: list[str], name: str, anything: bool) -> bool:
     """A metric by its name, or any single identifier with a colon on a line that says where it stands."""
     if len(words) == 1 and LAYER_METRIC.search(name):
         return bool(re.fullmatch(r"[A-Za-z_][\w./-]*", name))
+    if name.lower() in ("loss_scale", "grad_scale"):
+        return True
     if any(NOT_METRIC.search(word) for word in words):
         return False
     if METRIC.search("_".join(words[-2:])) or name == "norm":
