@@ -45,8 +45,8 @@ def heading_of(line: str) -> Heading | None:
 
 def section_of(line: str) -> str:
     """The section that a line announces for those below it: ``Validation:``, ``Epoch 3 - Test metrics:``."""
-    tail = line[-60:].lower()
-    if len(line) > 150 or "|" in line or not ("train" in tail or "val" in tail or "test" in tail):
+    tail = line[-48:].lower()
+    if len(line) > 100 or "|" in line or not ("train" in tail or "val" in tail or "test" in tail):
         return ""
     match = SECTION_ALONE.fullmatch(line) or SECTION_LAST.fullmatch(line)
     return SECTIONS[match[1].lower()] if match else ""

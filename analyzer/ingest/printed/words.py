@@ -74,7 +74,7 @@ SUPERLATIVES = frozenset(
      "highest", "final", "early", "patience", "threshold", "delta", "weight", "weights", "function", "from", "to"}
 )  # fmt: skip
 NOT_METRIC = re.compile(
-    r"time|date|eta|^data$|speed|mem|gpu|cuda|seed|port|pid|rank|size|^len|count|^(?!.*loss).*total$|^num|^n$|version|elapsed|duration"
+    r"time|date|eta|^data$|speed|mem|gpu|cuda|seed|port|pid|rank|size|^len|count|(?<!/)(?<!loss_)total$|^num|^n$|version|elapsed|duration"
     r"|took|ips|fps|throughput|samples|tokens|^it$|^s$|^ms$|sec|device|workers|shape|param|layers|dim|kernel|stride"
     r"|padding|weight$|channels|features|width|height|^instances$|line|^id$|file|classes|ratio|beta|eps|dropout|^p$|degrees|(?<!loss_)(?<!grad_)(?<!loss)scale$"
     r"|^v_num$|^skipped$|copypaste|_cost$|^best[_-]|[_-]best$|^wps$|^ups$|^wpb$|^bsz$|train_wall|gb_free|^wall$|patience|remaining",
@@ -168,7 +168,7 @@ def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) ->
     loose = LOOSE.match(text)
     if loose:
         return _loose_plan(loose[2])
-    if DARKNET.match("#".join(labels)):
+    if " rate," in text and DARKNET.match("#".join(labels)):
         return Plan(inner=0, slots=(Slot(1, "loss", ""), Slot(2, "avg_loss", ""), Slot(3, "lr", "")))
     epoch = inner = total = None
     slots: list[Slot] = []
@@ -234,8 +234,8 @@ def _is_bracketed_counter(at: int, labels: Labels) -> bool:
         return not words or words in SECTIONS
     if at == 1 and _is_bracketed_epoch(0, labels) and label.strip() == ",":
         return True
-    if at == 0 and not label.strip():  # 20: learn …
-        return bool(re.match(r":\s", follows))
+    if at == 0 and follows[:1] == ":" and not label.strip():  # 20: learn …
+        return follows[1:2].isspace()
     return at == 0 and label.strip() == "[" and follows.lstrip().startswith("]") and len(follows.strip()) > 1
 
 
@@ -255,7 +255,9 @@ def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], p
     wrapped = WRAPPER.sub("", label.rstrip()[-MAX_LABEL:]).rstrip(" ([{'\"")
     if re.search(r"[\[(]\s*$", label) and re.fullmatch(r"\s*,?\s*", follows) and not RATES.search(label):
         return None  # a vector; of the rates of parameter groups the first
-    body = SCHEDULE.sub("lr", SEPARATOR.sub("", wrapped).rstrip("'\""))
+    body = SEPARATOR.sub("", wrapped).rstrip("'\"")
+    if body.endswith(")"):
+        body = SCHEDULE.sub("lr", body)
     explicit = wrapped.rstrip().endswith((":", "=")) or wrapped.rstrip().endswith(" is")
     phrase = PHRASES.split(body)[-1].strip(" *#>~.!?-&+\\/_")
     words = [word.removesuffix("'s") for word in phrase.split()]
