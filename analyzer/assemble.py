@@ -243,6 +243,7 @@ def _attempts(run: Run) -> list[Run]:
             if len(part):
                 pieces[i].append(ordered(_part(series, part)))
     note = Problem(run.path, "restarted", f"the log starts over: {attempts} attempts in one place")
+    further = _going_on(main, starts)
     return [
         replace(
             run,
@@ -250,10 +251,25 @@ def _attempts(run: Run) -> list[Run]:
             series=tuple(piece),
             histograms=run.histograms if i == attempts - 1 else (),
             checkpoints=run.checkpoints if i == attempts - 1 else (),
-            problems=(*run.problems, note) if i == 0 else (),
+            problems=(*run.problems, note) if i == 0 else further[i - 1],
         )
         for i, piece in enumerate(pieces)
     ]
+
+
+def _going_on(main: Series, starts: Sequence[int]) -> list[tuple[Problem, ...]]:
+    """For each attempt after the first, whether it counts from 0 but goes on where the one before ended."""
+    pieces = [piece[np.isfinite(piece)] for piece in np.split(main.values, starts)]
+    note = Problem(main.source, "continued", "this part goes on from the level at which the one before ended")
+    return [(note,) if _goes_on(before, after) else () for before, after in pairwise(pieces)]
+
+
+def _goes_on(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether a loss begins nearer to the end than to the start of an attempt that fell by a fifth."""
+    if not len(before) or not len(after) or min(before.min(), after.min()) <= 0:
+        return False
+    start, end = float(before[0]), float(np.median(before[-3:]))
+    return end < 0.8 * start and abs(after[0] - end) < 0.5 * (start - end)
 
 
 def _cuts(series: Series, main: Series, starts: Sequence[int]) -> list[int]:

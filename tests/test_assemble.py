@@ -156,6 +156,21 @@ def test_a_curve_logged_too_rarely_to_tell_is_cut_by_the_clock(tmp_path: Path) -
     assert by_tag(runs["exp#2"])["val/loss"].superseded == 0
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("begins", "goes_on"), [(0.052, True), (0.1, False)])
+def test_an_attempt_goes_on_that_begins_where_the_one_before_ended(
+    tmp_path: Path, seed: int, begins: float, goes_on: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    first = 0.05 + 0.05 * np.exp(-np.arange(30) / 5) + rng.normal(0, 2e-4, 30)
+    second = begins - 2e-4 * np.arange(15) + rng.normal(0, 2e-4, 15)
+    rows = [*enumerate(first), *enumerate(second)]
+    (tmp_path / "log.csv").write_text("epoch,loss\n" + "".join(f"{i},{v:.6f}\n" for i, v in rows))
+    *_, last = read_runs([tmp_path])[0]
+    assert last.name.endswith("#2")
+    assert ("continued" in {problem.kind for problem in last.problems}) == goes_on
+
+
 def test_what_only_one_attempt_logged_goes_with_the_last(tmp_path: Path) -> None:
     events(tmp_path / "exp", steps=range(20))
     events(tmp_path / "exp", tags=("loss", "extra"), steps=range(20), curve=lambda x: falling(x) + 1)

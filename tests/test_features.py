@@ -452,3 +452,17 @@ def test_values_of_layers_that_are_negative_are_no_gradient_norms():
     ]
     assert compute(Run("r", "r", tuple(layers)))["grad.layer_ratio"].value == pytest.approx(1e-6)
     assert isinstance(compute(Run("r", "r", tuple(layers[:3])))["grad.layer_ratio"], Missing)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("first", "every", "axis", "expected"),
+    [(249, 1, "epoch", 1.0), (1, 1, "epoch", 0.0), (5, 5, "epoch", 0.0), (7680, 640, "step", 1.0)],
+)
+def test_a_log_that_begins_late_is_the_rest_of_a_run(first, every, axis, expected, seed) -> None:
+    steps = first + every * np.arange(12 + seed)
+    loss = falling(len(steps), seed=seed)
+    run = Run("r", "r", (series("train_loss", loss, steps, axis=axis),))
+    found = compute(run)["run.continued"]
+    assert isinstance(found, Measurement)
+    assert found.value == expected

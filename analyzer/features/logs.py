@@ -6,9 +6,10 @@ import numpy as np
 
 from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Unavailable
-from analyzer.model import Measurement, Series
+from analyzer.model import FloatArray, Measurement, Series
 
 DAMAGE = ("truncated", "checksum", "damaged")
+LATE = 0.2  # of the last step or epoch
 
 
 def _logged(context: Context) -> tuple[Series, ...]:
@@ -82,15 +83,34 @@ def nan_metrics(context: Context) -> Value:
 @feature(
     "run.continued",
     "flag",
-    "1 where the log begins in the middle: the first step lies beyond a fifth of the last one",
+    "1 where the log begins in the middle: its first step or epoch lies beyond a fifth of the last one, or the run goes "
+    "on from where the one before it in the same log ended",
     low=0,
     high=1,
 )
 def continued(context: Context) -> Value:
-    """By the training loss, logged by the step: its level at the start is then no untrained model's."""
+    """The level of its training loss at the start is then no untrained model's."""
     curve = context.curve("train_loss")
     curve.need(2)
-    return float(curve.axis == "step" and curve.first_step > 0.2 * float(curve.steps[-1]))
+    if any(problem.kind == "continued" for problem in context.run.problems):
+        return 1.0
+    if curve.axis == "step" and curve.first_step >= LATE * float(curve.steps[-1]):
+        return 1.0
+    epochs = [s.values for s in context.run.by_role("epoch")]
+    if curve.axis == "epoch":
+        epochs.append(curve.steps)
+    return float(any(_begins_late(counted) for counted in epochs))
+
+
+def _begins_late(epochs: FloatArray) -> bool:
+    """Whether epochs went by that were not logged: more than the two that lie between two points."""
+    epochs = epochs[np.isfinite(epochs)]
+    if len(epochs) < 2 or not epochs[0] >= 3:
+        return False
+    between = np.diff(epochs)
+    rising = between[between > 0]
+    late = epochs[0] >= LATE * epochs[-1]
+    return bool(late and not np.any(between < 0) and len(rising) and epochs[0] > 2 * np.median(rising))
 
 
 @feature("log.series", "count", "series logged", low=0)

@@ -30,7 +30,7 @@ class Problem:
     Damage: truncated, checksum, damaged, empty, unreadable, missing, too-large, unsafe.
     Nothing to read: pointer (a Git LFS pointer instead of the file), unsupported, no-series (text
     or results without a curve), no-logs (hyperparameters alone), passed-over, unsure.
-    Facts about the run: crashed (its output ends in an exception), restarted.
+    Facts about the run: crashed (its output ends in an exception), restarted, continued.
     Our own: rule-error, internal. ``offset`` is in bytes.
     """
 
