@@ -587,3 +587,21 @@ def test_a_folder_of_a_printed_table_announces_nothing(tmp_path: Path) -> None:
 )
 def test_prose_announces_no_section(line: str) -> None:
     assert section_of(line) == ""
+
+
+def test_names_of_columns_with_a_blank_in_them(tmp_path: Path) -> None:
+    heading = "E    #       LOSS TOK2VEC  LOSS NER  ENTS_F  SCORE \n---  ------  ------------  --------  ------  ------\n"
+    rows = [
+        f"  {i // 3}    {200 * i:4d}    {9 - i}.50   {90 - i}.25   {50 + i}.0    0.{50 + i}\n"
+        for i in range(8)
+    ]
+    found = curves(tmp_path, heading + "".join(rows))
+    assert found["LOSS NER"].values.tolist() == [90.25 - i for i in range(8)]
+    assert found["ENTS_F"].steps.tolist() == [200 * i for i in range(8)]
+
+
+def test_two_readings_of_a_heading_are_told_by_the_rows(tmp_path: Path) -> None:
+    rows = "".join(f"       {i}        {9 - i}.5        1.{i}s\n" for i in range(1, 8))
+    found = curves(tmp_path, "      Iter       Train Loss   Remaining Time \n" + rows)
+    assert found["Train Loss"].values.tolist() == [9.5 - i for i in range(1, 8)]
+    assert found["Train Loss"].steps.tolist() == list(range(1, 8))

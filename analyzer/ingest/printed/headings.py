@@ -24,10 +24,14 @@ PART_OF_TOTAL = re.compile(r"(\d+)/\d+")
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """The names of the columns, and what stands between the cells ("" for white space)."""
+    """The names of the columns, and what stands between the cells ("" for white space).
+
+    ``wide``: the names where one blank is a part of them, if that too can be meant.
+    """
 
     names: tuple[str, ...]
     delimiter: str
+    wide: tuple[str, ...] = ()
 
 
 def heading_of(line: str) -> Heading | None:
@@ -36,11 +40,16 @@ def heading_of(line: str) -> Heading | None:
         return None
     delimiter = next((d for d in ("|", ",", "\t") if d in line.strip(" |\t")), "")
     names = _cells(line, delimiter)
-    if not delimiter and not _are_names(names):  # names with a space in them stand further apart
-        names = re.split(r"\s{2,}", line.strip())
+    wide = (
+        [] if delimiter else re.split(r"\s{2,}", line.strip())
+    )  # names with a space in them stand further apart
+    if wide[:2] == ["E", "#"]:  # spaCy
+        wide[:2] = ["epoch", "step"]
+    if not _are_names(names):
+        names, wide = wide, []
     if not _are_names(names):
         return None
-    return Heading(tuple(names), delimiter)
+    return Heading(tuple(names), delimiter, tuple(wide) if _are_names(wide) else ())
 
 
 def section_of(line: str) -> str:
@@ -78,10 +87,11 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def row_below(heading: Heading, line: str) -> dict[str, float] | None:
     """The numbers of a row by their names: counters and what may be metrics; None for no such row."""
     cells = _cells(line, heading.delimiter)
-    if len(cells) != len(heading.names) or (heading.names[0].lower() == CLASSES and cells[0] != ALL_CLASSES):
+    names = heading.wide if len(cells) == len(heading.wide) else heading.names
+    if len(cells) != len(names) or (names[0].lower() == CLASSES and cells[0] != ALL_CLASSES):
         return None
     found: dict[str, float] = {}
-    for name, text in zip(heading.names, cells, strict=True):
+    for name, text in zip(names, cells, strict=True):
         counts = name.lower() in COUNTERS
         part = PART_OF_TOTAL.fullmatch(text) if counts else None
         value = cell(part[1] if part else text)
