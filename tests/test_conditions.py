@@ -432,6 +432,7 @@ def test_a_lone_cause_is_not_scaled_up(weight: float, expected: float) -> None:
         (9.67e24, "factor", "9.67e+24×"),
         (12345.0, "count", "12,345"),
         (5.234, "sigma", "5.23 σ"),
+        (1349.4, "sigma", "1,349 σ"),
         (1, "flag", "yes"),
         (0, "flag", "no"),
         (1200.4, "step", "1,200"),

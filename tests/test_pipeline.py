@@ -56,6 +56,15 @@ def test_the_code_for_the_runs_own_framework_comes_first(
 
 def test_a_run_of_the_hugging_face_trainer_is_known_by_its_state() -> None:
     assert framework(Run("r", "r", files=("out/trainer_state.json", "out/hparams.yaml"))) == "transformers"
+
+
+def test_a_file_that_others_write_too_tells_no_framework() -> None:
+    assert framework(Run("r", "r", files=("out/hparams.yaml", "out/events.out.tfevents.1.h"))) == "pytorch"
+    logged = ("logs/version_3/hparams.yaml", "logs/version_3/events.out.tfevents.1.h")
+    assert framework(Run("r", "r", files=logged)) == "lightning"
+
+
+def test_a_run_of_keras_is_known_by_the_tags_of_its_callback() -> None:
     assert (
         framework(Run("r", "r", series=(Series("validation/epoch_loss", np.arange(2.0), np.ones(2)),)))
         == "keras"

@@ -213,3 +213,10 @@ def test_a_damaged_file_is_not_said_to_be_sound() -> None:
     assert "Nothing found." in render(Report((replace(run, findings=()),)), "terminal")
     damaged = render(Report((replace(run, findings=(), problems=cut),)), "terminal")
     assert "Nothing found in what could be read" in damaged
+
+
+def test_the_path_of_a_run_is_never_broken() -> None:
+    run = fixtures.healthy_report()
+    path = "/experiments/" + "a-folder-with-a-long-name/" * 5 + "run"
+    text = render(Report((replace(run, run=replace(run.run, path=path)),)), "terminal", width=80)
+    assert path in text

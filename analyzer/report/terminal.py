@@ -208,7 +208,8 @@ def _run(console: Console, look: Look, run: RunReport) -> None:
     facts = f"  {word}, {wording.size(run)}  {_spark(look, run, 24)}"
     console.print(head.append_text(_styled(look, facts.rstrip())))
     if plain(run.run.path) != plain(run.run.name):
-        _say(console, look, run.run.path, 2, "dim")
+        path = _styled(look, f"  {run.run.path}", "dim")
+        console.print(path, soft_wrap=True)  # never broken, so that it can be copied
     _findings(console, look, run)
     if look.verbose or not run.run.series or any(f.scope_kind != "run" for f in run.findings):
         _layers(console, look, run)

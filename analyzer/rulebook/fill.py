@@ -58,7 +58,7 @@ def number_text(value: float, unit: str) -> str:
     if unit == "flag":
         return "yes" if value else "no"
     if unit == "sigma":
-        return f"{value:,.3g} σ"
+        return f"{value:,.0f} σ" if abs(value) >= 1000 else f"{value:.3g} σ"
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
     return f"{value:,.0f}" if unit in ("step", "steps", "count") else f"{value:.4g}"

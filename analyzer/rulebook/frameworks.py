@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
 from analyzer.model import Finding, Remedy, Run
 
+VERSION = re.compile(r"version_\d+")  # Lightning's folder of one run
 KERAS_TAGS = frozenset({"train/epoch_loss", "validation/epoch_loss"})  # of its TensorBoard callback
 
 
 def framework(run: Run) -> str:
-    """``transformers``, ``lightning`` or ``keras`` where files only they write are there; else ``pytorch``."""
-    names = {PurePath(file).name for file in run.files}
+    """``transformers``, ``lightning`` or ``keras`` where files only they write are there; else ``pytorch``.
+
+    Others write ``hparams.yaml``, too, but not into ``version_0`` or beside ``metrics.csv``.
+    """
+    files = [PurePath(file) for file in run.files]
+    names = {file.name for file in files}
     if "trainer_state.json" in names:
         return "transformers"
-    if "hparams.yaml" in names or any("pytorch-lightning_version" in c.metadata for c in run.checkpoints):
+    versions = any(file.name == "hparams.yaml" and VERSION.fullmatch(file.parent.name) for file in files)
+    stamped = any("pytorch-lightning_version" in c.metadata for c in run.checkpoints)
+    if versions or stamped or names >= {"hparams.yaml", "metrics.csv"}:
         return "lightning"
     tags = {series.tag for series in run.series}
     if tags & KERAS_TAGS or any(name.endswith((".keras", ".weights.h5")) for name in names):
