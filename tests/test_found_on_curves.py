@@ -1,0 +1,53 @@
+"""What the shipped rules find in curves generated with several seeds, and not in their healthy counterparts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analyzer.memory import run_of
+from analyzer.pipeline import diagnose_run
+from analyzer.rulebook import load_rules
+
+RULES = load_rules()
+SEEDS = range(5)
+
+
+def found(curves, **hyperparameters):
+    """Diagnoses of curves by tag that are a warning or worse."""
+    report = diagnose_run(run_of(curves, hyperparameters=hyperparameters), RULES)
+    return {finding.rule for finding in report.findings if finding.severity != "info"}
+
+
+def noisy(values, seed, size=0.02):
+    """Values times noise of the given relative size."""
+    return np.asarray(values) * np.exp(size * np.random.default_rng(seed).standard_normal(len(values)))
+
+
+def falling(points, start, end, share=0.2):
+    """An exponential that covers all but e^(-1 / share) of its way."""
+    return end + (start - end) * np.exp(-np.arange(points) / points / share)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("points", [12, 40])
+def test_validation_on_another_scale_is_a_mismatch_though_half_of_the_first_gap_closed(points, seed):
+    train = noisy(falling(points, 1.0, 0.1), seed)
+    other_scale = noisy(falling(points, 4.0, 2.2), seed + 50)
+    same_kind = noisy(falling(points, 1.05, 0.3), seed + 50)
+    assert "train-val-mismatch" in found({"train_loss": train, "val_loss": other_scale})
+    assert "train-val-mismatch" not in found({"train_loss": train, "val_loss": same_kind})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("points", [60, 400])
+def test_a_high_floor_is_the_learning_rate_s_where_it_is_far_beyond_the_usual(points, seed):
+    floor = noisy(falling(points, 4.2, 2.4, 0.03), seed)
+    low = noisy(falling(points, 4.2, 0.4, 0.03), seed)
+
+    def at(rate, loss):
+        return found({"train_loss": loss, "lr": np.full(points, rate)}, optimizer="Adam")
+
+    assert "lr-too-high" in at(0.15, floor)
+    assert "lr-too-high" not in at(0.003, floor)
+    assert "lr-too-high" not in at(0.15, low)
