@@ -344,3 +344,15 @@ def test_what_a_run_ends_at_and_was_best_at_are_values_of_its_log() -> None:
     told = diagnose({"train_loss": np.linspace(2, 1, 12) ** 2})
     stopped = next(f for f in told if f.rule == "undertrained")
     assert "ended at 1:" in stopped.summary
+
+
+def test_a_divergence_from_which_the_loss_falls_again_is_no_critical_one() -> None:
+    rng = np.random.default_rng(0)
+    before = 0.1 + 0.4 * np.exp(-np.arange(28) / 6)
+    thrown = {"stays": np.full(70, 0.42), "falls again": 0.2 + 0.22 * np.exp(-np.arange(70) / 50)}
+    told = {
+        name: diagnose({"train_loss": np.concatenate([before, after]) + 0.002 * rng.standard_normal(98)})
+        for name, after in thrown.items()
+    }
+    found = {name: next(f for f in t if f.rule == "loss-divergence").severity for name, t in told.items()}
+    assert found == {"stays": "critical", "falls again": "warning"}
