@@ -605,3 +605,13 @@ def test_two_readings_of_a_heading_are_told_by_the_rows(tmp_path: Path) -> None:
     found = curves(tmp_path, "      Iter       Train Loss   Remaining Time \n" + rows)
     assert found["Train Loss"].values.tolist() == [9.5 - i for i in range(1, 8)]
     assert found["Train Loss"].steps.tolist() == list(range(1, 8))
+
+
+def test_rows_that_leave_a_cell_out_are_read_by_their_columns(tmp_path: Path) -> None:
+    heading = "  epoch    train_loss    valid_loss    cp     dur\n-------  ------------  ------------  ----  ------\n"
+    rows = [
+        f"      {i}        {9 - i}.5000        {8 - i}.2500     {' +'[i % 2]}  0.0321\n" for i in range(1, 8)
+    ]
+    found = curves(tmp_path, heading + "".join(rows))
+    assert found["train_loss"].steps.tolist() == list(range(1, 8))
+    assert found["valid_loss"].values.tolist() == [8.25 - i for i in range(1, 8)]

@@ -32,6 +32,7 @@ class Heading:
     names: tuple[str, ...]
     delimiter: str
     wide: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()  # of the names in their line, where white space parts them
 
 
 def heading_of(line: str) -> Heading | None:
@@ -49,7 +50,8 @@ def heading_of(line: str) -> Heading | None:
         names, wide = wide, []
     if not _are_names(names):
         return None
-    return Heading(tuple(names), delimiter, tuple(wide) if _are_names(wide) else ())
+    ends = _ends(line) if not delimiter else ()
+    return Heading(tuple(names), delimiter, tuple(wide) if _are_names(wide) else (), ends)
 
 
 def section_of(line: str) -> str:
@@ -84,9 +86,27 @@ def _cells(line: str, delimiter: str) -> list[str]:
     return [part.strip() for part in text.split(delimiter)]
 
 
+def _ends(line: str) -> tuple[int, ...]:
+    return tuple(word.end() for word in re.finditer(r"\S+", line))
+
+
+def _beneath_their_names(cells: list[str], heading: Heading, line: str) -> list[str]:
+    """The cells of a row that leaves some out, where each ends beneath the end of a name; else as they are."""
+    place = {end: i for i, end in enumerate(heading.ends)}
+    ends = _ends(line)
+    if not set(ends) <= place.keys():
+        return cells
+    row = [""] * len(heading.names)
+    for cell_text, end in zip(cells, ends, strict=True):
+        row[place[end]] = cell_text
+    return row
+
+
 def row_below(heading: Heading, line: str) -> dict[str, float] | None:
     """The numbers of a row by their names: counters and what may be metrics; None for no such row."""
     cells = _cells(line, heading.delimiter)
+    if len(cells) < len(heading.names) == len(heading.ends):
+        cells = _beneath_their_names(cells, heading, line)
     names = heading.wide if len(cells) == len(heading.wide) else heading.names
     if len(cells) != len(names) or (names[0].lower() == CLASSES and cells[0] != ALL_CLASSES):
         return None
