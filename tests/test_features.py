@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import analyzer
 from analyzer.features import CURVE_ROLES, compute, specs
 from analyzer.features.curves import Curve
 from analyzer.features.robust import (
@@ -466,3 +467,32 @@ def test_a_log_that_begins_late_is_the_rest_of_a_run(first, every, axis, expecte
     found = compute(run)["run.continued"]
     assert isinstance(found, Measurement)
     assert found.value == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_norms_that_overflow_now_and_then_are_a_remark_while_the_finite_ones_are_calm(seed) -> None:
+    rng = np.random.default_rng(seed)
+    n = 40 + 20 * seed
+    calm = 15 * np.exp(0.2 * rng.standard_normal(n))
+    calm[rng.choice(np.arange(n // 20, n), n // 10, replace=False)] = np.inf
+    wild = calm * np.where(np.arange(n) % 9 == 8, 60, 1)
+    loss = falling(n, seed=seed)
+    for norms, severity in ((calm, "info"), (wild, "warning")):
+        found = {f.rule: f for f in analyzer.diagnose({"train_loss": loss, "grad_norm": norms})}
+        assert found["exploding-gradients"].severity == severity
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_policy_that_turns_nan_is_found_without_a_training_loss(seed) -> None:
+    rng = np.random.default_rng(seed)
+    dies = 20 + 5 * seed
+    policy, value = rng.normal(0, 0.02, 60), 10 * np.exp(rng.normal(0, 0.2, 60))
+    sound = analyzer.diagnose({"policy_loss": policy, "value_loss": value})
+    policy, value = policy.copy(), value.copy()
+    policy[dies:] = value[dies:] = np.nan
+    (found,) = [
+        f for f in analyzer.diagnose({"policy_loss": policy, "value_loss": value}) if f.rule == "nan-loss"
+    ]
+    assert found.severity == "critical"
+    assert f"step {dies}" in found.summary
+    assert "nan-loss" not in {f.rule for f in sound}

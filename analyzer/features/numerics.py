@@ -6,7 +6,9 @@ import numpy as np
 
 from analyzer.features import Context, Value, curve_feature, feature
 from analyzer.features.curves import Curve, Unavailable
-from analyzer.model import Measurement
+from analyzer.model import FloatArray, Measurement
+
+TERMS = ("rl_loss", "gan_loss", "train_loss_part", "regularizer")
 
 
 def _first_bad(curve: Curve) -> int:
@@ -116,6 +118,55 @@ def before_nan_ratio(curve: Curve) -> Value:
     if usual == 0:
         raise Unavailable(f"{curve.role} is 0 before its first NaN", ())
     return float(np.max(np.abs(before[-3:]))) / usual
+
+
+@feature(
+    "terms.nan_to_end",
+    "count",
+    "losses other than the training loss, and terms of it, that were finite and then are NaN or Inf to the end of the run",
+    low=0,
+    label="losses NaN to the end",
+)
+def terms_nan_to_end(context: Context) -> Value:
+    """Of a run without a training loss, such as of reinforcement learning: three finite points, then three of none."""
+    if context.has("train_loss"):
+        raise Unavailable("the training loss itself was logged", ())
+    terms = [s for role in TERMS for s in context.run.by_role(role) if s.points >= 6]
+    if not terms:
+        raise Unavailable("no other loss was logged", ("rl_loss",))
+    ends = {s: at for s in terms if (at := _end_of_finite(s.values)) is not None}
+    if not ends:
+        return 0.0
+    first, at = min(ends.items(), key=lambda found: float(found[0].steps[found[1]]))
+    steps = (float(first.steps[at]), float(first.steps[-1]))
+    return Measurement(float(len(ends)), steps, first.role, where=first.tag, items=tuple(s.tag for s in ends))
+
+
+def _end_of_finite(values: FloatArray) -> int | None:
+    """Index from which nothing is finite, where all before it is; None where there is no such place."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if not len(bad) or not 3 <= bad[0] <= len(values) - 3 or len(bad) != len(values) - bad[0]:
+        return None
+    return int(bad[0])
+
+
+@feature(
+    "train_loss.zero_for_nan",
+    "count",
+    "points at the end of the training loss that are exactly 0 while every gradient norm there is NaN or Inf: some "
+    "trainers write 0 for a loss that is NaN",
+    low=0,
+    label="loss 0 with NaN gradients",
+)
+def zero_for_nan(context: Context) -> Value:
+    loss, norm = context.curve("train_loss"), context.curve("grad_norm")
+    other = np.flatnonzero(loss.all_raw != 0)
+    zeros = loss.all_steps[int(other[-1]) + 1 :] if len(other) else loss.all_steps
+    if len(zeros) < 3:
+        return 0.0
+    beside = norm.finite[norm.all_steps >= zeros[0]]
+    dead = len(beside) >= 3 and not beside.any()
+    return loss.over(float(zeros[0]), float(zeros[-1]), float(len(zeros) if dead else 0))
 
 
 @feature("scale.backoffs", "count", "times the loss scale was cut", low=0, label="loss scale cut")
