@@ -615,3 +615,48 @@ def test_rows_that_leave_a_cell_out_are_read_by_their_columns(tmp_path: Path) ->
     found = curves(tmp_path, heading + "".join(rows))
     assert found["train_loss"].steps.tolist() == list(range(1, 8))
     assert found["valid_loss"].values.tolist() == [8.25 - i for i in range(1, 8)]
+
+
+def test_lines_of_two_kinds_are_one_curve_in_their_order(tmp_path: Path) -> None:
+    kinds = ["short of memory, ", "", "", "short of memory, ", "", "", "", "short of memory, "]
+    text = "".join(
+        f"{kind}step: {10 * i}, loss: {v:.3f}\n"
+        for i, (kind, v) in enumerate(zip(kinds, falling(), strict=True))
+    )
+    found = curves(tmp_path, text)["loss"]
+    assert found.steps.tolist() == list(range(0, 80, 10))
+    assert np.all(np.diff(found.values) < 0)
+
+
+def test_a_log_that_begins_within_an_epoch_keeps_the_headings_above_their_numbers(tmp_path: Path) -> None:
+    values = falling()
+    text = f"loss = {values[0]:.3f}, seen\n" + "".join(
+        f"Epoch {i}/40\nloss = {v:.3f}, seen\n" for i, v in enumerate(values[1:], start=22)
+    )
+    found = curves(tmp_path, text)["loss"]
+    assert found.steps.tolist() == [21, 22, 23, 24, 25, 26, 27, 28]
+    assert found.values[0] == 3
+
+
+def test_epochs_named_below_their_numbers_stay_so_where_the_last_is_unfinished(tmp_path: Path) -> None:
+    values = falling()
+    text = "".join(f"loss = {v:.3f}, seen\nEpoch {i} done\n" for i, v in enumerate(values[:-1], start=1))
+    found = curves(tmp_path, text + f"loss = {values[-1]:.3f}, seen\n")["loss"]
+    assert found.steps.tolist()[:7] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_numbers_just_above_their_counter_are_of_its_step(tmp_path: Path) -> None:
+    text = "".join(
+        f"entropy = {v + 1:.3f}, accuracy = 0.{i}\nloss = {v:.3f}, step = {100 * i}\nsaved, and went on\n"
+        for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["accuracy"].steps.tolist() == found["loss"].steps.tolist() == list(range(0, 800, 100))
+
+
+def test_numbers_below_their_counter_stay_with_it(tmp_path: Path) -> None:
+    text = "accuracy = 0.1\n" + "".join(
+        f"loss = {v:.3f}, step = {100 * i}\naccuracy = 0.{i}\n" for i, v in enumerate(falling())
+    )
+    found = curves(tmp_path, text)
+    assert found["accuracy"].steps.tolist()[1:] == found["loss"].steps.tolist()

@@ -19,12 +19,12 @@ MIN_LINES = 3  # of one template, for its numbers to be a curve
 
 @dataclass(slots=True)
 class Curve:
-    """The points of one tag from lines of one kind."""
+    """The points of one tag from lines of one kind: line, step, value, time."""
 
     tag: str
     by_counter: bool
     template: int
-    points: list[tuple[float, float, float | None]] = field(default_factory=list)
+    points: list[tuple[int, float, float, float | None]] = field(default_factory=list)
 
 
 def telling(found: list[Entry], source: str) -> tuple[list[Entry], list[Problem]]:
@@ -187,7 +187,7 @@ def _curves(entries: Iterable[Entry], bare: Mapping[str, str]) -> list[Curve]:
             by_counter = entry.inner is not None and not entry.bar
             key = (tag, by_counter, entry.template)
             curve = curves.setdefault(key, Curve(tag, by_counter, entry.template))
-            curve.points.append((entry.step, value, entry.clock))
+            curve.points.append((entry.line, entry.step, value, entry.clock))
     return list(curves.values())
 
 
@@ -203,7 +203,7 @@ def _renamed(curves: list[Curve]) -> Iterator[Curve]:
             tag = f"{tag}_step" if curve.by_counter else f"{tag}_epoch"
         tag = _free_name(tag, curve, joined)
         if tag in joined:
-            joined[tag].points += curve.points
+            joined[tag].points = sorted(joined[tag].points + curve.points, key=lambda p: p[0])
         else:
             joined[tag] = Curve(tag, curve.by_counter, curve.template, curve.points)
     yield from joined.values()
@@ -215,16 +215,16 @@ def _free_name(tag: str, curve: Curve, joined: Mapping[str, Curve]) -> str:
         name = tag if count == 1 else f"{tag}_{count}"
         if name not in joined:
             return name
-        taken = {step for step, _, _ in joined[name].points}
-        if sum(step in taken for step, _, _ in curve.points) < 0.5 * len(curve.points):
+        taken = {step for _, step, _, _ in joined[name].points}
+        if sum(step in taken for _, step, _, _ in curve.points) < 0.5 * len(curve.points):
             return name
     return tag
 
 
 def _as_series(curve: Curve, axis: Axis, source: str) -> Series:
-    clocks = [clock for _, _, clock in curve.points]
+    clocks = [clock for *_, clock in curve.points]
     wall = np.array(clocks, dtype=np.float64) if None not in clocks else None
-    steps = np.array([step for step, _, _ in curve.points], dtype=np.float64)
+    steps = np.array([step for _, step, _, _ in curve.points], dtype=np.float64)
     if axis == "row":
         steps = np.arange(len(curve.points), dtype=np.float64)
-    return Series(curve.tag, steps, np.array([value for _, value, _ in curve.points]), wall, axis, source)
+    return Series(curve.tag, steps, np.array([value for _, _, value, _ in curve.points]), wall, axis, source)

@@ -42,15 +42,27 @@ def _place_by_epoch(entries: list[Entry]) -> Axis:
     named = [entry.epoch for entry in entries if entry.epoch is not None]
     if len(set(named)) < 2:
         return "row"
-    first_value = next((entry.line for entry in entries if entry.plan.slots), 0)
-    first_name = next(entry.line for entry in entries if entry.epoch is not None)
-    current = named[0]
-    backwards = first_value < first_name  # the epoch is named after its numbers
+    above = _stands_above_names(entries)
+    backwards = above and (named[0] < 2 or not _stands_below_names(entries))
+    current = named[0] - 1 if above and not backwards else named[0]  # the log begins within an epoch
     for entry in reversed(entries) if backwards else entries:
         if entry.epoch is not None:
             current = entry.epoch
         entry.step = current
     return "episode" if all(entry.plan.episodes for entry in entries if entry.epoch is not None) else "epoch"
+
+
+def _stands_above_names(entries: list[Entry]) -> bool:
+    """Whether numbers stand above the first name of an epoch."""
+    first_value = next((entry.line for entry in entries if entry.plan.slots), 0)
+    return first_value < next(entry.line for entry in entries if entry.epoch is not None)
+
+
+def _stands_below_names(entries: list[Entry]) -> bool:
+    """Whether the kind of line that comes first stands below the last name of an epoch, too."""
+    kind = next((entry.template for entry in entries if entry.plan.slots), None)
+    last_value = max((entry.line for entry in entries if entry.template == kind), default=0)
+    return last_value > max(entry.line for entry in entries if entry.epoch is not None)
 
 
 def _passes(train: Iterable[Entry]) -> list[Pass]:
@@ -128,6 +140,27 @@ def _place_by_counter(entries: list[Entry]) -> None:
         elif entry.inner is not None and not entry.bar:
             current = entry.inner
         entry.step = current
+    if not tables:
+        _place_above_counters(entries, counted)
+
+
+def _place_above_counters(entries: list[Entry], counted: list[Entry]) -> None:
+    """Lines that stand just above a counter, from the first to the last, are of the counter below them."""
+    at = np.array([entry.line for entry in counted], dtype=np.int64)
+    loose: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.inner is None and entry.epoch is None and entry.plan.slots and not entry.bar:
+            loose.setdefault(entry.template, []).append(entry)
+    for kind in loose.values():
+        lines = np.array([entry.line for entry in kind])
+        if lines[0] > at[0] or lines[-1] > at[-1]:
+            continue
+        below = np.searchsorted(at, lines)
+        to_next = at[below] - lines
+        from_last = (lines - at[below - 1])[1:]
+        if len(set(below)) == len(kind) >= 0.9 * len(at) and np.all(to_next[1:] < from_last):
+            for entry, place in zip(kind, below, strict=True):
+                entry.step = counted[place].inner or 0.0
 
 
 def _place_across_epochs(entries: list[Entry], passes: list[Pass], length: float) -> None:
