@@ -51,3 +51,38 @@ def test_a_high_floor_is_the_learning_rate_s_where_it_is_far_beyond_the_usual(po
     assert "lr-too-high" in at(0.15, floor)
     assert "lr-too-high" not in at(0.003, floor)
     assert "lr-too-high" not in at(0.15, low)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("epochs", [4, 5, 8])
+def test_few_evaluations_each_better_than_the_one_before_are_an_unfinished_run(epochs, seed):
+    straight, levelled = np.linspace(2.6, 2.0, epochs), falling(epochs, 1.2, 0.6, 0.2)
+
+    def of(values):
+        return found(
+            {"train_loss": noisy(values * 1.05, seed, 0.004), "val_loss": noisy(values, seed + 50, 0.004)}
+        )
+
+    assert "undertrained" in of(straight)
+    assert "undertrained" not in of(levelled)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_loss_of_noisy_batches_is_not_called_flat_while_each_evaluation_is_better(seed):
+    steps = np.arange(10, 250, 10)
+    losses = noisy(np.interp(steps, [0, 60, 240], [3.6, 3.32, 3.3]), seed, 0.01)
+    train = [{"step": step, "loss": loss} for step, loss in zip(steps, losses.tolist(), strict=True)]
+
+    def of(evaluations):
+        val = [{"step": 60 * (i + 1), "eval_loss": loss} for i, loss in enumerate(evaluations)]
+        return found(sorted(train + val, key=lambda row: row["step"]))
+
+    assert "underfitting" in of([3.31, 3.30, 3.32, 3.29])
+    assert "underfitting" not in of([3.36, 3.31, 3.27, 3.24])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("points", [44, 70])
+def test_the_noise_of_some_dozens_of_batches_hides_no_fall(points, seed):
+    falls = noisy(np.linspace(0.9, 0.55, points), seed, 0.06)
+    assert "undertrained" in found({"train_loss": falls})

@@ -19,6 +19,7 @@ from analyzer.model import FloatArray
 
 COARSE = 48  # blocks: mini-batch noise has averaged out, real swings have not
 MEAN_NOISE = 10.0  # times validation's noise: the mean of an epoch's batches is not so noisy
+NOISY = 40  # points that tell their noise from their swings
 FINE = 200  # points up to which a curve is taken as it is
 
 
@@ -118,7 +119,7 @@ def swing_decay(curve: Curve) -> Value:
     label="swings against batch noise",
 )
 def swing_over_noise(curve: Curve) -> Value:
-    if curve.n < 2 * COARSE:
+    if curve.n < NOISY:
         raise Unavailable(f"{curve.role} has too few points to average batch noise out", (curve.role,))
     residual = swings(curve)
     return _over_noise(residual[len(residual) // 2 :], curve.linear[curve.n // 2 :])
@@ -126,7 +127,7 @@ def swing_over_noise(curve: Curve) -> Value:
 
 def over_noise(values: FloatArray) -> float:
     """Amplitude of the swings of ``values`` against what their point noise alone would leave."""
-    if len(values) < 2 * COARSE:
+    if len(values) < NOISY:
         raise Unavailable("too few points to average batch noise out", ("train_loss",))
     return _over_noise(residual_swings(values), values)
 

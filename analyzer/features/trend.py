@@ -511,6 +511,36 @@ def rising_run(curve: Curve) -> Value:
 
 
 @curve_feature(
+    "every_lower",
+    "flag",
+    "1 where each point of the {curve} is better than the one before",
+    low=0,
+    high=1,
+    label="better at every point",
+    roles=("val_loss",),
+)
+def every_lower(curve: Curve) -> Value:
+    curve.need(2)
+    return float(np.all(np.diff(curve.cost) < 0))
+
+
+@curve_feature(
+    "last_pace",
+    "ratio",
+    "gain of the {curve} with its last point against its mean gain per point; 1 is a straight line, a curve that has "
+    "levelled out is near 0",
+    label="last gain against the mean one",
+    roles=("val_loss",),
+)
+def last_pace(curve: Curve) -> Value:
+    curve.need(3)
+    mean = float(curve.cost[0] - curve.cost[-1]) / (curve.n - 1)
+    if mean <= 0:
+        raise Unavailable(f"{curve.role} ends no better than it began", (curve.role,))
+    return float(curve.cost[-2] - curve.cost[-1]) / mean
+
+
+@curve_feature(
     "rise_tau",
     "ratio",
     "Kendall rank correlation of the {curve} with time from its best point on; 1 where it gets worse throughout",
