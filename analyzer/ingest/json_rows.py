@@ -35,7 +35,7 @@ HELD_OUT_MODES = frozenset({"val", "valid", "validation", "eval", "evaluation", 
 HEADER_NAMES = frozenset({"env_info", "config", "args", "hparams", "hyperparameters", "exp_name"})
 
 METRIC = re.compile(
-    r"loss|acc(?:s|uracy|uracies)?(?![a-z])|error|perplexity|(?<![a-z])(?:ppl|lr|auc|auroc|f1|nll|kl|iou|miou|dice|wer"
+    r"loss|acc(?:s|uracy|uracies)?(?![a-z])|error|perplexity|(?<![a-z])(?:prec|ppl|lr|auc|auroc|f1|nll|kl|iou|miou|dice|wer"
     r"|cer|mse|mae|rmse|ap|map|bpc|bpb|fid|ssim|psnr|elbo|top[-_]?[15])(?![a-z])"
     r"|rew(?![a-z])|ep_?len|ep_?ret|reward|return|learning_rate|grad_norm|gradient_norm|bleu|rouge|recall|precision|f[-_]?score|logloss",
     re.IGNORECASE,

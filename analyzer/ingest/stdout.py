@@ -35,6 +35,7 @@ ORDER = 80
 
 SUFFIXES = frozenset({".log", ".txt", ".out", ".err", ".stdout", ".stderr"})
 NOT_LOGS = re.compile(r"debug(?:-internal|-core)?\.log|requirements.*\.txt|license.*|readme.*", re.IGNORECASE)
+LOG_NAME = re.compile(r"stdout|stderr|log|[^.]*[_-]log$")
 LAST_WORDS = 60  # lines that may follow a crash in a text without a curve: what is printed on the way out
 DIGIT = re.compile(r"\d")
 RULE = re.compile(r"\s*[-=+|]{5,}\s*")
@@ -66,7 +67,7 @@ def claims(path: Path, head: bytes) -> bool:
     name = path.name.lower()
     if NOT_LOGS.fullmatch(name):
         return False
-    if path.suffix.lower() not in SUFFIXES and not name.startswith(("stdout", "stderr", "log")):
+    if path.suffix.lower() not in SUFFIXES and not LOG_NAME.match(name):
         return False
     if path.suffix and path.suffix.lower() not in SUFFIXES and not re.fullmatch(r"\.\d+", path.suffix):
         return False

@@ -22,6 +22,7 @@ class Slot:
     bare: bool = False  # only "train" or "val" stood before it
     fraction: bool = False  # written as correct/total
     running: bool = False  # a mean since the start of the epoch
+    mean: bool = False  # called a mean
     mean_at: int | None = None  # place of the mean so far that follows in parentheses
 
 

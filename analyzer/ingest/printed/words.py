@@ -20,9 +20,14 @@ SHAPES_OF_LEAD = 8
 OFTEN = 3  # lines of one template after which its shape is worth a pattern
 MAX_LABEL = 200  # characters before a number that may name it
 
+DURATION = (  # behind its first number: 1h02m03s, 1 day, 2:03:04
+    r"(?:(?:[dhm]\s?\d+)+[hms]|(?:\s+days?,\s+\d+)?:\d\d:\d\d(?:\.\d+)?)(?![A-Za-z0-9:])"
+)
+DATE = r"(?<=\d{4})(?:-\d\d-|/\d\d/)\d\d(?:[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)?(?!\d)"
 FIGURE = re.compile(
     r"(?<![A-Za-z0-9_@.])(?<![A-Za-z]-)(?!(?<=[A-Za-z]/)\d+(?:/[A-Za-z]|\s*[:=]))"  # act/3/zeros is one name
-    r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?:nan|inf(?:inity)?)(?![A-Za-z0-9_])))([A-Za-z%]*)",
+    r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?:nan|inf(?:inity)?)(?![A-Za-z0-9_])))"
+    rf"({DURATION}|{DATE}|[A-Za-z%]*)",
     re.IGNORECASE,
 )
 ANY_FIGURE = r"((?>[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:nan|inf(?:inity)?)(?![A-Za-z0-9_]))))"
@@ -65,19 +70,21 @@ GLOBAL_LABEL = re.compile(
 SCHEDULE = re.compile(r"(?<![A-Za-z_])lr\([A-Za-z_]+\)$")  # lr(Cosine)
 WRAPPER = re.compile(r"(?:(?:torch\.)?tensor|array|np\.float\d*|float)\(\s*$")
 SEPARATOR = re.compile(r"\s*(?::|=|\bis\b|->|\|)?\s*$")
-PHRASES = re.compile(r"[,;|{}<>()\[\]\t\"…•·│├└┌╰╭╎─]|(?<!\w)'|'(?!\w)|:\s|\s-+\s|-{2,}|\s{2,}|=\s")
+PHRASES = re.compile(
+    r"(?<=[a-z]{6})\.\s+(?=[A-Z])|[,;|{}<>()\[\]\t\"…•·│├└┌╰╭╎─]|(?<!\w)'|'(?!\w)|:\s|\s-+\s|-{2,}|\s{2,}|=\s"
+)
 FILLERS = frozenset(
     {"phase", "current", "the", "set", "so", "far", "average", "avg", "mean", "running", "epoch's"}
 )
 SUPERLATIVES = frozenset(
-    {"best", "previous", "prev", "old", "target", "improved", "max", "min", "minimum", "maximum", "initial", "lowest",
+    {"best", "previous", "prev", "old", "target", "improved", "decreased", "increased", "reduced", "max", "min", "minimum", "maximum", "initial", "lowest",
      "highest", "final", "early", "patience", "threshold", "delta", "weight", "weights", "function", "from", "to"}
 )  # fmt: skip
 NOT_METRIC = re.compile(
     r"time|date|eta|^data$|speed|mem|gpu|cuda|seed|port|pid|rank|size|^len|count|(?<!/)(?<!loss_)total$|^num|^n$|version|elapsed|duration"
     r"|took|ips|fps|throughput|samples|tokens|^it$|^s$|^ms$|sec|device|workers|shape|param|layers|dim|kernel|stride"
     r"|padding|weight$|channels|features|width|height|^instances$|line|^id$|file|classes|ratio|beta|eps|dropout|^p$|degrees|(?<!loss_)(?<!grad_)(?<!loss)scale$"
-    r"|^v_num$|^skipped$|copypaste|_cost$|^best[_-]|[_-]best$|^wps$|^ups$|^wpb$|^bsz$|train_wall|gb_free|^wall$|patience|remaining",
+    r"|^v_num$|^skipped$|copypaste|_cost$|^best[_-]|[_-]best$|^wps$|^ups$|^wpb$|^bsz$|train_wall|gb_free|^wall$|patience|remaining|scaler$",
     re.IGNORECASE,
 )
 LAYER_METRIC = re.compile(  # of a layer, whatever the layer is called
@@ -86,6 +93,8 @@ LAYER_METRIC = re.compile(  # of a layer, whatever the layer is called
     re.IGNORECASE,
 )
 RATES = re.compile(r"(?<![A-Za-z])lr\s*[:=]\s*\[\s*$", re.IGNORECASE)
+SCALE_SET = re.compile(r"(?<![A-Za-z])loss[ _]scale to:?\s*$", re.IGNORECASE)
+MEANS = frozenset({"average", "avg", "mean", "running"})
 RUNNING = re.compile(r"so far|running", re.IGNORECASE)
 LOOSE = re.compile(r"^\s*(\d+)\s+([A-Za-z_]\w*)\s+([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))\s*$")
 DARKNET = re.compile(r"\s*#:\s*#,\s*# avg(?: loss)?,\s*# rate,")  # the names behind the numbers
@@ -153,7 +162,7 @@ def _learn(labels: Labels, units: Sequence[str], known: int, templates: Template
     if templates.compiled >= MAX_SHAPES:
         return
     words = [r"\s+".join(re.escape(word) for word in re.split(r"\s+", label)) for label in labels]
-    between = [ANY_FIGURE + re.escape(unit) + word for unit, word in zip(units, words[1:], strict=True)]
+    between = [ANY_FIGURE + _any_unit(unit) + word for unit, word in zip(units, words[1:], strict=True)]
     lead = LEAD.match(labels[0])
     if lead is None or lead[0] != labels[0]:
         return  # a digit within the first words
@@ -161,6 +170,11 @@ def _learn(labels: Labels, units: Sequence[str], known: int, templates: Template
     shapes.insert(0, (re.compile(words[0] + "".join(between)), known))
     del shapes[SHAPES_OF_LEAD:]
     templates.compiled += 1
+
+
+def _any_unit(unit: str) -> str:
+    """The unit, or whatever duration or date is written like it."""
+    return re.sub(r"\d+", r"\\d+", re.escape(unit))
 
 
 def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) -> Plan:
@@ -195,7 +209,10 @@ def plan_of(labels: Labels, marks: tuple[str, ...], text: str, columns: bool) ->
             slots[-1] = replace(slots[-1], mean_at=at)
         elif columns and len(marks) == 2 and (name := labels[0].strip(" |\t")) and METRIC.search(name):
             slots.append(Slot(at, f"{('train', 'val')[at]}_{name}", ("train", "val")[at]))
+        elif inner is None and _is_numbered_value(at, labels, text):
+            inner = at  # loss 6312: 0.15
         else:
+            label = labels[at - 1] if inner == at - 1 and label.strip() == ":" else label
             found = _slot(at, label, follows, context, slots, epoch is not None or inner is not None)
             if found is not None:
                 slots.append(found)
@@ -219,11 +236,21 @@ def _loose_plan(word: str) -> Plan:
 
 
 def _distinct(slots: list[Slot]) -> tuple[Slot, ...]:
-    """The first slot of every tag: a repetition is a running average or another thing of the same name."""
+    """One slot a tag: a repetition is a running average or another thing of the same name."""
     seen: dict[str, Slot] = {}
-    for slot in slots:
+    for slot in sorted(slots, key=lambda slot: slot.mean):
         seen.setdefault(slot.tag, slot)
     return tuple(seen.values())
+
+
+def _is_numbered_value(at: int, labels: Labels, text: str) -> bool:
+    """``Validation loss 6312: 0.15``: a whole number between the name and the colon is the place."""
+    label, follows = labels[at], labels[at + 1]
+    if at + 2 >= len(labels) or follows.strip() != ":" or not METRIC.search(label[-12:]):
+        return False
+    return re.search(rf"{re.escape(label)}\d+\s*:", text) is not None and bool(
+        re.search(r"[A-Za-z]\s+$", label)
+    )
 
 
 def _is_bracketed_counter(at: int, labels: Labels) -> bool:
@@ -255,6 +282,8 @@ def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], p
     wrapped = WRAPPER.sub("", label.rstrip()[-MAX_LABEL:]).rstrip(" ([{'\"")
     if re.search(r"[\[(]\s*$", label) and re.fullmatch(r"\s*,?\s*", follows) and not RATES.search(label):
         return None  # a vector; of the rates of parameter groups the first
+    if SCALE_SET.search(label):
+        return Slot(at, "loss_scale", "")
     body = SEPARATOR.sub("", wrapped).rstrip("'\"")
     if body.endswith(")"):
         body = SCHEDULE.sub("lr", body)
@@ -281,7 +310,12 @@ def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], p
     tag = f"{section}_{name}" if section and not UNSECTIONED.fullmatch(name) else name
     fraction = bool(re.fullmatch(r"\s*/\s*", follows)) and bool(re.search("acc|correct", name, re.IGNORECASE))
     return Slot(
-        at, tag, section or names_section(name), fraction=fraction, running=bool(RUNNING.search(body))
+        at,
+        tag,
+        section or names_section(name),
+        fraction=fraction,
+        running=bool(RUNNING.search(body)),
+        mean=any(word.lower() in MEANS for word in words),
     )
 
 

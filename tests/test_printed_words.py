@@ -1,0 +1,95 @@
+"""Printed lines: how a number finds its name, and what is a duration, a date or a place instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analyzer.ingest import stdout
+from analyzer.model import Series
+
+VALUES = [3.0, 2.5, 2.1, 1.8, 1.6, 1.5, 1.45, 1.42]
+
+
+def curves(tmp_path: Path, lines: list[str], name: str = "train.log") -> dict[str, Series]:
+    path = tmp_path / name
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert stdout.claims(path, path.read_bytes()[:4096])
+    return {series.tag: series for series in stdout.read(path).series}
+
+
+@pytest.mark.parametrize(
+    "duration",
+    ["{0}0h0{0}m36s", "{0}m1{0}s", "{0} days, 23:12:0{0}", "0{0}:0{0}:36", "2024-0{0}-1{0} 10:0{0}:11.5"],
+)
+def test_a_duration_or_a_date_is_one_number_that_is_none(tmp_path: Path, duration: str) -> None:
+    lines = [
+        f"batch {10 * i} | loss: {v} | took {duration.format(i + 1)} | left {7 - i} days, 1:00:0{i}"
+        for i, v in enumerate(VALUES)
+    ]
+    found = curves(tmp_path, lines)
+    assert set(found) == {"loss"}
+    assert found["loss"].values.tolist() == VALUES and found["loss"].steps.tolist() == list(range(0, 80, 10))
+
+
+def test_a_day_less_on_the_clock_is_the_same_kind_of_line(tmp_path: Path) -> None:
+    left = ["2 days, 0:25:29", "2 days, 0:05:11", "1 day, 23:57:50", "1 day, 2:00:00", "12:00:01", "0:30:00"]
+    lines = [
+        f"Train [2024-01-02 10:00:0{i}.12] step: [{i}/6], loss: {v}, eta: {eta}"
+        for i, (v, eta) in enumerate(zip(VALUES, left, strict=False))
+    ]
+    found = curves(tmp_path, lines)
+    assert set(found) == {"train_loss"} and found["train_loss"].values.tolist() == VALUES[:6]
+
+
+def test_a_sentence_before_the_name_is_not_part_of_it(tmp_path: Path) -> None:
+    lines = [f"[Iteration {i}] Speed was 40{i}.5 rows/second. Loss is {v}. " for i, v in enumerate(VALUES)]
+    assert curves(tmp_path, lines)["loss"].values.tolist() == VALUES
+
+
+def test_names_and_numbers_in_quotes(tmp_path: Path) -> None:
+    lines = [f"iter: {i}, lr: 0.01, 'loss_box': '{v + 1}', 'loss': '{v}'" for i, v in enumerate(VALUES)]
+    found = curves(tmp_path, lines)
+    assert found["loss"].values.tolist() == VALUES and found["loss_box"].values[0] == 4
+
+
+def test_a_whole_number_before_the_colon_is_the_place(tmp_path: Path) -> None:
+    lines = [f"Validation loss {500 * i}:  {v}" for i, v in enumerate(VALUES)]
+    found = curves(tmp_path, lines)["val_loss"]
+    assert found.values.tolist() == VALUES and found.steps.tolist() == list(range(0, 4000, 500))
+
+
+def test_a_scale_that_is_set_is_the_scale_and_its_scaler_no_metric(tmp_path: Path) -> None:
+    lines = [f"Overflow, loss scaler 0 reducing loss scale to {2.0**i}" for i in range(8, 0, -1)]
+    found = curves(tmp_path, [f"step {i} loss {v}" for i, v in enumerate(VALUES)] + lines)
+    assert set(found) == {"loss", "loss_scale"} and found["loss_scale"].values[0] == 256
+
+
+def test_precision_in_short(tmp_path: Path) -> None:
+    lines = [f"Epoch: [5][{100 * i}/900]\tLoss {v} ({v})\tPrec@1 0.{i} (0.{i})" for i, v in enumerate(VALUES)]
+    found = curves(tmp_path, lines)
+    assert {"loss", "Prec@1"} == set(found) and found["Prec@1"].values[3] == 0.3
+
+
+def test_what_has_decreased_is_no_metric_of_its_own(tmp_path: Path) -> None:
+    lines: list[str] = []
+    for i, v in enumerate(VALUES):
+        lines += [f"epoch {i} val loss {v}", f"Validation loss decreased ({v + 1} --> {v}).  Saving ..."]
+    assert set(curves(tmp_path, lines)) == {"val_loss"}
+
+
+def test_the_current_value_goes_before_the_mean(tmp_path: Path) -> None:
+    lines = [f"Epoch 3 | Iter {i} | Average Loss 2.0 | Current Loss {v} |" for i, v in enumerate(VALUES)]
+    found = curves(tmp_path, lines)
+    assert set(found) == {"loss"} and found["loss"].values.tolist() == VALUES
+
+
+@pytest.mark.parametrize("name", ["001_log", "train-log", "log", "log_3"])
+def test_names_that_end_in_log(tmp_path: Path, name: str) -> None:
+    assert curves(tmp_path, [f"step {i} loss {v}" for i, v in enumerate(VALUES)], name)
+
+
+@pytest.mark.parametrize("name", ["catalog", "blog", "backlog.py"])
+def test_other_names_are_none_of_logs(name: str) -> None:
+    assert not stdout.claims(Path(name), b"step 1 loss 2\n")
