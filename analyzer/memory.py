@@ -66,8 +66,13 @@ def _of_rows(rows: Iterable[Mapping[str, Any]]) -> list[Series]:
     if not all(isinstance(row, Mapping) for row in listed):
         raise ValueError("curves are a dictionary, a DataFrame or rows of dictionaries")
     table = Rows()
-    add_rows(table, (dict(row) for row in listed))
+    add_rows(table, ({key: _plain(value) for key, value in row.items()} for row in listed))
     return list(table_series(table, "")) if table.columns else []
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's, as losses often are, as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _of_frame(frame: DataFrame) -> list[Series]:

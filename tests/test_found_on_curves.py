@@ -86,3 +86,13 @@ def test_a_loss_of_noisy_batches_is_not_called_flat_while_each_evaluation_is_bet
 def test_the_noise_of_some_dozens_of_batches_hides_no_fall(points, seed):
     falls = noisy(np.linspace(0.9, 0.55, points), seed, 0.06)
     assert "undertrained" in found({"train_loss": falls})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("points", [30, 300])
+def test_a_shallow_fall_is_slow_though_a_decaying_learning_rate_bends_it(points, seed):
+    rate = np.linspace(2e-5, 0, points)
+    shallow = noisy(4.3 - 0.4 * np.cumsum(rate) / rate.sum(), seed, 0.001)
+    ordinary = noisy(falling(points, 4.3, 3.9, 0.12), seed, 0.001)
+    assert "slow-convergence" in found({"train_loss": shallow, "lr": rate})
+    assert "slow-convergence" not in found({"train_loss": ordinary, "lr": rate})

@@ -17,6 +17,14 @@ def steps_of(curves: object, tag: str) -> list[float]:
     return next(s for s in run_of(curves).series if s.tag == tag).steps.tolist()
 
 
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.int64])
+def test_rows_may_hold_the_numbers_of_numpy(number: type[np.generic]) -> None:
+    rows = [{"step": np.int64(10 * i), "loss": number(value)} for i, value in enumerate([3, 2, 1])]
+    (series,) = run_of(rows).series
+    assert series.role == "train_loss"
+    assert (series.steps.tolist(), series.values.tolist()) == ([0, 10, 20], [3, 2, 1])
+
+
 def test_a_dictionary_counts_its_values_or_takes_the_steps_given() -> None:
     assert steps_of({"train_loss": LOSS}, "train_loss") == [0, 1, 2, 3]
     (series,) = run_of({"train_loss": LOSS}, steps=[10, 20, 30, 40, 50]).series

@@ -8,7 +8,7 @@ from analyzer.features import Context, Value, feature
 from analyzer.features.curves import Curve, Unavailable
 from analyzer.features.hyperparameters import known
 from analyzer.features.oscillation import amplitude, over_noise, residual_swings
-from analyzer.features.robust import theil_sen
+from analyzer.features.robust import capped_ratio, theil_sen
 from analyzer.model import FloatArray, Measurement
 
 NOTHING = 0.01  # of the highest learning rate: below it nothing is learned any more
@@ -203,6 +203,29 @@ def _before_cut(context: Context) -> slice:
     if end < 12 or loss.span <= 0:
         raise Unavailable("too few points before the learning-rate cut", ("train_loss",))
     return slice(end // 4, end)
+
+
+@feature(
+    "lr.straightness",
+    "ratio",
+    "fall of the training loss from its middle to its last third against that from its first to its middle third, in "
+    "thirds of the learning rate summed over the steps: 1 where each unit of it bought the same, whatever the schedule",
+    label="late against early fall per learning rate",
+)
+def straightness(context: Context) -> Value:
+    curve, loss = _lr(context), context.curve("train_loss")
+    loss.need(9)
+    if curve.axis != loss.axis:
+        raise Unavailable("the learning rate and the loss lie on different axes", ("learning_rate",))
+    spent = np.cumsum(np.interp(loss.steps, curve.steps, curve.raw))
+    first, second = np.searchsorted(spent, spent[-1] * np.array([1, 2]) / 3)
+    parts = (loss.cost[:first], loss.cost[first:second], loss.cost[second:])
+    if min(map(len, parts)) < 3:
+        raise Unavailable("fewer than 3 points in a third of the summed learning rate", ("train_loss",))
+    early, middle, late = (float(np.median(part)) for part in parts)
+    if not middle < early:
+        raise Unavailable("train_loss does not fall from its first to its middle third", ("train_loss",))
+    return capped_ratio(middle - late, early - middle)
 
 
 @feature("lr.restarts", "count", "times the learning rate rose again to more than twice its value", low=0)
