@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analyzer.errors import IngestError
 from analyzer.ingest import stdout
 from analyzer.model import Series
 
@@ -93,3 +94,60 @@ def test_names_that_end_in_log(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["catalog", "blog", "backlog.py"])
 def test_other_names_are_none_of_logs(name: str) -> None:
     assert not stdout.claims(Path(name), b"step 1 loss 2\n")
+
+
+def test_one_evaluation_within_a_log_is_a_point(tmp_path: Path) -> None:
+    lines = [f"iter {10 * i}: loss {v}" for i, v in enumerate(VALUES)]
+    lines.insert(5, "step 40: train loss 2.0, val loss 2.25")
+    found = curves(tmp_path, lines)
+    assert set(found) == {"loss", "val_loss"}
+    assert found["val_loss"].values.tolist() == [2.25] and found["val_loss"].steps.tolist() == [40]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "the best val loss was 0.31",
+        "val_loss_weight: 0.5",
+        "keep 3 of the validation set",
+        "train loss 0.7",
+        "loss 0.7 of all",
+    ],
+)
+def test_one_line_of_something_else_is_none(tmp_path: Path, line: str) -> None:
+    lines = [f"iter {10 * i}: loss {v}" for i, v in enumerate(VALUES)]
+    assert set(curves(tmp_path, [*lines, line])) == {"loss"}
+
+
+@pytest.mark.parametrize("line", ["val_loss: 3.0", "epochs: 50, val_loss: 3.0"])
+def test_settings_above_the_log_are_no_evaluation(tmp_path: Path, line: str) -> None:
+    lines = [f"epoch {i}: loss {v}" for i, v in enumerate(VALUES)]
+    assert set(curves(tmp_path, [line, *lines])) == {"loss"}
+
+
+def test_the_evaluation_of_an_earlier_epoch_above_the_log_is_one(tmp_path: Path) -> None:
+    lines = [f"Epoch 48 | Iter {i} | Loss {v} | 20 ms" for i, v in enumerate(VALUES)]
+    found = curves(tmp_path, ["Summary | End of Epoch 47 | Valid Loss 2.5", *lines])
+    assert found["val_loss"].values.tolist() == [2.5]
+
+
+def test_a_short_excerpt_of_several_kinds_of_lines(tmp_path: Path) -> None:
+    lines = [
+        "END epoch:4   train  loss: 9.5 top1:  0.01 cost: 1.7",
+        "eval step:10/12  loss: 9.25 top1:  0.02",
+        "epoch:5   train step:10/300  lr: 0.1, loss: 9.0 top1:  0.03",
+        "epoch:5   train step:20/300  lr: 0.1, loss: 8.5 top1:  0.04",
+    ]
+    found = curves(tmp_path, lines)
+    assert found["val_loss"].values.tolist() == [9.25]
+    assert found["train_loss_step"].values.tolist() == [9.0, 8.5]
+
+
+def test_remarks_about_a_loss_are_no_excerpt(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(
+        "At epoch 3 the loss was 2.1\nAfter epoch 10 we saw loss: 0.5\nAfter epoch 12 we saw loss: 0.4\n"
+        "With lr 0.1 at epoch 4 accuracy: 0.3\n"
+    )
+    with pytest.raises(IngestError):
+        stdout.read(path)

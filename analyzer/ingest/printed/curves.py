@@ -31,8 +31,59 @@ def telling(found: list[Entry], source: str) -> tuple[list[Entry], list[Problem]
     """The entries of the templates that repeat, and what could not be told apart."""
     entries, doubts = _unambiguous(found, source)
     lines = Counter(entry.template for entry in entries if entry.plan.slots)
-    entries = [entry for entry in entries if not entry.plan.slots or lines[entry.template] >= MIN_LINES]
-    return _without_loose_prose(entries), doubts
+    often = {template for template, count in lines.items() if count >= MIN_LINES} or _alike(entries, lines)
+    return _without_loose_prose(_of_a_log(entries, often)), doubts
+
+
+def _alike(entries: list[Entry], lines: Mapping[int, int]) -> set[int]:
+    """In a short excerpt: the templates that say where they stand and share a metric, if one comes twice."""
+    sharing: dict[str, set[int]] = defaultdict(set)
+    for entry in entries:
+        if len(entry.plan.slots) > 1 and (entry.epoch is not None or entry.inner is not None):
+            for slot in entry.plan.slots:
+                if METRIC.search(slot.tag):
+                    sharing[slot.tag].add(entry.template)
+    for templates in sharing.values():
+        counts = [lines[template] for template in templates]
+        if max(counts) > 1 and sum(counts) >= MIN_LINES:
+            return templates
+    return set()
+
+
+def _of_a_log(entries: list[Entry], often: set[int]) -> list[Entry]:
+    """The lines that come often and, once they have begun, evaluations that came once or twice."""
+    told = {slot.tag for entry in entries if entry.template in often for slot in entry.plan.slots}
+    first = next((entry for entry in entries if entry.template in often), None)
+    kept: list[Entry] = []
+    for entry in entries:
+        if entry.template in often or not entry.plan.slots:
+            kept.append(entry)
+        elif first and _not_before(entry, first) and (part := _held_out_part(entry, told)):
+            kept.append(part)
+    return kept
+
+
+def _not_before(entry: Entry, first: Entry) -> bool:
+    """Whether a line stands below the first of a log, or is of its epoch or an earlier one."""
+    if entry.line > first.line:
+        return True
+    return entry.epoch is not None and first.epoch is not None and entry.epoch <= first.epoch
+
+
+def _held_out_part(entry: Entry, told: set[str]) -> Entry | None:
+    """What an entry says of held-out data under names that no other line tells."""
+    pairs = [
+        (slot, value)
+        for slot, value in zip(entry.plan.slots, entry.values, strict=True)
+        if slot.section in {"val", "test"}
+        and METRIC.search(slot.tag)
+        and not slot.bare
+        and slot.tag not in told
+    ]
+    if not pairs:
+        return None
+    plan = replace(entry.plan, slots=tuple(slot for slot, _ in pairs))
+    return replace(entry, plan=plan, values=tuple(value for _, value in pairs))
 
 
 def curves_of(entries: list[Entry], source: str) -> tuple[Series, ...]:
