@@ -96,3 +96,18 @@ def test_a_shallow_fall_is_slow_though_a_decaying_learning_rate_bends_it(points,
     ordinary = noisy(falling(points, 4.3, 3.9, 0.12), seed, 0.001)
     assert "slow-convergence" in found({"train_loss": shallow, "lr": rate})
     assert "slow-convergence" not in found({"train_loss": ordinary, "lr": rate})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("cycles", ["fixed", "drifting", "learning rate", "too high a rate"])
+def test_a_loss_that_repeats_tells_the_epoch_where_validation_comes_by_steps(cycles, seed):
+    steps, rng = np.arange(560), np.random.default_rng(seed)
+    drift = 0.6 * np.cumsum(rng.standard_normal(560)) * (cycles == "drifting")
+    wave = np.sin(2 * np.pi * steps / 56 + drift)
+    losses = noisy(falling(560, 2.5, 1.2) * (1 + 0.4 * wave), seed, 0.05)
+    rate = 1e-3 * (1 + 0.8 * wave) if cycles == "learning rate" else np.full(560, 1e-3)
+    rate = 300 * rate if cycles == "too high a rate" else rate
+    rows = [{"step": i, "loss": losses[i], "lr": rate[i]} for i in steps]
+    rows += [{"step": i, "eval_loss": losses[i - 60 : i + 1].mean()} for i in range(99, 560, 25)]
+    sorted_rows = sorted(rows, key=lambda row: row["step"])
+    assert ("unshuffled-data" in found(sorted_rows)) == (cycles == "fixed")

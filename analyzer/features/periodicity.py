@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
 from analyzer.features import Context, Value, feature
@@ -12,6 +14,11 @@ from analyzer.model import FloatArray
 
 OUTLYING = 6.0  # times the usual deviation: beyond it a point counts no more
 CYCLES = 3  # epochs needed before a repetition can be told from chance
+OWN_CYCLES = 5  # before a period is taken from the loss itself
+SURELY = (
+    0.75  # correlation one period later: 0.9 and more in sorted data, below 0.5 in swings of no fixed period
+)
+SEARCHED = 4000  # points up to which a period is looked for
 FEW_CYCLES = 12  # of epochs of fewer than 6 points
 
 
@@ -55,12 +62,55 @@ def _epoch_length(context: Context, loss: Curve) -> float:
         if len(begins) >= 2 and epochs[begins[-1]] > epochs[begins[0]]:
             passed = epochs[begins[-1]] - epochs[begins[0]]
             return float((steps[begins[-1]] - steps[begins[0]]) / passed)
+    own = _own_period(loss) if _rate_is_calm(context) else 0.0
+    if own:
+        return own
     if context.has("val_loss"):
         val = context.curve("val_loss")
         rhythm = np.diff(val.steps)
         if val.axis == loss.axis and val.n >= 4 and np.ptp(rhythm) <= 0.1 * np.median(rhythm):
             return float(np.median(rhythm))
     raise Unavailable("the length of an epoch is not known", ("epoch",))
+
+
+def _rate_is_calm(context: Context) -> bool:
+    """Whether a learning rate was logged that neither comes back nor makes the loss swing by being too high.
+
+    Then nothing but the data has a period.
+    """
+    if not context.has("learning_rate"):
+        return False
+    return context.value("lr.restarts") == 0 and context.value("lr.over_usual") < 1
+
+
+_OWN: WeakKeyDictionary[Curve, float] = WeakKeyDictionary()
+
+
+def _own_period(loss: Curve) -> float:
+    """The period searched for once a curve."""
+    if loss not in _OWN:
+        _OWN[loss] = _search_period(loss)
+    return _OWN[loss]
+
+
+def _search_period(loss: Curve) -> float:
+    """Steps after which the loss, which comes at equal intervals, is nearly the same again and again; 0 where never.
+
+    The first peak of the autocorrelation after it has been below 0: validation by steps tells no epoch.
+    """
+    gaps = np.diff(loss.steps)
+    longest = loss.n // OWN_CYCLES
+    if np.ptp(gaps) > 0 or longest < 6 or loss.n > SEARCHED:
+        return 0.0
+    wave = loss.cost - running_median(loss.cost, 2 * longest | 1)
+    wave = wave[longest:]  # what follows the first descent
+    wave = np.clip(wave, -OUTLYING * np.std(wave), OUTLYING * np.std(wave))
+    alike = np.array([lag_correlation(wave, lag) for lag in range(1, longest + 1)])
+    below = np.flatnonzero(alike < 0)
+    if not len(below):
+        return 0.0
+    at = int(below[0]) + int(np.argmax(alike[below[0] :]))
+    return float(gaps[0]) * (at + 1) if alike[at] >= SURELY and at + 1 >= 6 else 0.0
 
 
 def _deviation(loss: Curve, period: float) -> FloatArray:
