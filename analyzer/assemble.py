@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 REPEATED = 0.2  # share of repeated steps beyond which the steps are no axis
 ATTEMPT_POINTS = 3  # a first attempt of fewer points is just an overwritten start
+LATER_POINTS = 2  # of the last attempt, in a log that started over before
 # What a file without curves says of itself; beside files with curves it restates or is about something else.
 CURVELESS = ("no-series", "empty", "unsupported")
 CONSOLE = "text"  # the format of plain-text output
@@ -291,7 +292,8 @@ def _starts(series: Series) -> list[int]:
     told = 0
     for i, end in pairwise([*_returns(series), len(steps)]):
         begin = found[-1] if found else 0
-        long = i - begin >= ATTEMPT_POINTS and len(steps) - i >= ATTEMPT_POINTS
+        enough = LATER_POINTS if found else ATTEMPT_POINTS
+        long = i - begin >= ATTEMPT_POINTS and len(steps) - i >= enough
         if long and not _retold(series, slice(told, i), slice(i, end)):
             found.append(i)
         told = i

@@ -7,7 +7,7 @@ What makes files one run:
 - folders that are named for the two halves of one run, ``train/`` beside ``validation/``, and
   files that are, ``train_metrics.csv`` beside ``val_metrics.csv``;
 - the folders that a writer makes within its own: for ``add_hparams``, for ``add_scalars``, and
-  the Hugging Face Trainer's ``runs/<date>_<host>`` beside its ``trainer_state.json``;
+  the Hugging Face Trainer's ``runs/<date>_<host>`` (or ``runs``) beside its ``trainer_state.json``;
 - a run folder's checkpoints and configurations, up to two folders below or above.
 Several files of one table format in one folder are several runs.
 """
@@ -266,6 +266,8 @@ def _merge_writers_folders(by_root: Mapping[Path, list[LogFile]]) -> dict[Path, 
             merged[home] = merged[home] + moved
         elif home.name == "runs" and any(_is(log, "trainer_state") for log in merged.get(above, [])):
             merged[above] = merged[above] + merged.pop(root)
+        elif root.name == "runs" and any(_is(log, "trainer_state") for log in merged.get(home, [])):
+            merged[home] = merged[home] + merged.pop(root)
     return merged
 
 

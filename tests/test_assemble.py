@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,17 @@ def test_a_log_that_starts_over_is_a_run_for_each_attempt(tmp_path: Path) -> Non
     assert by_tag(runs["exp#2"])["lr"].points == 30 and by_tag(runs["exp#1"])["lr"].points == 20
     assert all(s.superseded == 0 for run in runs.values() for s in run.series)
     assert [p.kind for run in runs.values() for p in run.problems] == ["restarted"]
+
+
+def test_where_logs_were_appended_the_last_may_be_short(tmp_path: Path) -> None:
+    rows = [(attempt, epoch) for attempt, epochs in enumerate((10, 10, 2)) for epoch in range(epochs)]
+    text = "".join(json.dumps({"epoch": e, "train_loss": falling(e) + 0.1 * a}) + "\n" for a, e in rows)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    runs = read_runs([tmp_path])[0]
+    losses = [by_tag(run)["train_loss"] for run in runs]
+    assert [series.points for series in losses] == [10, 10, 2]
+    assert losses[1].values[0] == pytest.approx(falling(0) + 0.1)
+    assert all(series.superseded == 0 for series in losses)
 
 
 def test_a_curve_logged_too_rarely_to_tell_is_cut_by_the_clock(tmp_path: Path) -> None:

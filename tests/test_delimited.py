@@ -483,6 +483,17 @@ def test_numbers_without_a_header(tmp_path: Path) -> None:
     }
 
 
+def test_the_number_of_the_epoch_before_every_batch_is_no_curve(tmp_path: Path) -> None:
+    rows = [f"{1 + i // 20},{2.5 - 0.01 * i:.2f}\n" for i in range(60)]
+    loss = by_tag(read(tmp_path, "".join(rows), "loss.csv"), "loss")
+    assert loss.points == 60 and loss.values[0] == 2.5 and np.all(np.diff(loss.values) < 0)
+
+
+def test_a_score_that_stands_still_beside_another_is_no_epoch(tmp_path: Path) -> None:
+    rows = "".join(f"{3 - i % 2},{0.5 + 0.01 * i:.2f}\n" for i in range(30))
+    assert [s.tag for s in read(tmp_path, rows, "loss.csv").series] == ["loss[0]", "loss[1]"]
+
+
 def test_columns_without_names_are_told_by_their_values(tmp_path: Path) -> None:
     count = [0, 0, *range(1, 20)]
     loss = [8 * 0.9**i for i in range(21)]

@@ -307,6 +307,15 @@ def test_the_trainers_event_files_tell_the_run_of_its_state(tmp_path: Path) -> N
     assert {"loss", "eval_loss", "train/loss", "eval/loss", "hp_metric"} <= set(roles(run))
 
 
+def test_event_files_directly_in_runs_tell_the_run_of_the_state_beside_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trainer_state(out / "trainer_state.json", 1000)
+    events(out / "runs", tags=("train/loss", "eval/loss"))
+    run = the_run(tmp_path)
+    assert run.name == "out"
+    assert {"loss", "eval_loss", "train/loss", "eval/loss"} <= set(roles(run))
+
+
 def test_event_files_in_runs_without_a_trainers_state_are_runs(tmp_path: Path) -> None:
     events(tmp_path / "runs" / "Jan01_12-00-00_host")
     events(tmp_path / "runs" / "Jan02_12-00-00_host")

@@ -151,3 +151,9 @@ def test_remarks_about_a_loss_are_no_excerpt(tmp_path: Path) -> None:
     )
     with pytest.raises(IngestError):
         stdout.read(path)
+
+
+def test_a_gradient_beside_other_quantities_is_one(tmp_path: Path) -> None:
+    lines = [f"step {i} | loss {v} | grad {2 * v}e+04 | lr 0.1" for i, v in enumerate(VALUES)]
+    found = curves(tmp_path, lines)
+    assert set(found) == {"loss", "grad", "lr"} and found["grad"].values[0] == 6e4

@@ -23,6 +23,8 @@ def names_of(columns: Sequence[FloatArray], stem: str) -> tuple[str, ...]:
     names: list[str] = []
     if len(columns) > 1 and counts(columns[0]):
         names.append("step")
+    elif len(columns) == 2 and _numbers_epochs(columns[0]):
+        names.append("epoch")
     if len(columns) > 2 and np.all(columns[len(names)] > 1e9):  # seconds or milliseconds since 1970
         names.append("timestamp")
     rest = columns[len(names) :]
@@ -37,6 +39,13 @@ def counts(values: FloatArray) -> bool:
     """Whole numbers that rise, and hardly ever stand still."""
     change = np.diff(values)
     return bool(np.all(values == np.round(values)) and np.all(change >= 0) and np.mean(change > 0) >= 0.9)
+
+
+def _numbers_epochs(values: FloatArray) -> bool:
+    """Whole numbers that stand still over many rows, or go on by one."""
+    change = np.diff(values)
+    whole = np.all(values == np.round(values)) and values[0] >= 0
+    return bool(whole and np.all((change == 0) | (change == 1)) and np.mean(change) <= 0.1)
 
 
 def _loss_and_perplexity(count: FloatArray, columns: Sequence[FloatArray]) -> dict[int, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 UNSECTIONED = re.compile(  # of no data set
-    r"lr|learning_?rate|(?:grad|gradient)_?norm|gnorm|momentum|loss_scale", re.IGNORECASE
+    r"lr|learning_?rate|(?:grad|gradient)_?norm|gnorm|grad|momentum|loss_scale", re.IGNORECASE
 )
 
 

@@ -301,7 +301,8 @@ def _slot(at: int, label: str, follows: str, context: str, before: list[Slot], p
     name = "_".join(
         word.lower() if word.isalpha() and (word.isupper() or word.istitle()) else word for word in kept
     )
-    if len(kept) > 3 or not _is_metric(kept, name, explicit and (placed or bool(before))):
+    known = name == "grad" and bool(before)
+    if len(kept) > 3 or not (known or _is_metric(kept, name, explicit and (placed or bool(before)))):
         return None
     if LAYER_METRIC.search(name):
         return Slot(at, name, "")
