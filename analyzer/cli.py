@@ -325,8 +325,8 @@ def _meant(path: str) -> str:
 
 @cli.command("checkpoint")
 @click.argument("files", nargs=-1, required=True, type=ANYWHERE)
-@click.option("--json", "form", flag_value="json", help="One JSON object on stdout (with --each a list).")
-@click.option("--csv", "form", flag_value="csv", help="One row per tensor on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout (with --each a list).")
+@click.option("--csv", "as_csv", is_flag=True, help="One row per tensor on stdout.")
 @click.option(
     "--html", "page", type=click.Path(path_type=Path), help="Write a page with heat strips and histograms."
 )
@@ -362,7 +362,8 @@ def _meant(path: str) -> str:
 )
 def checkpoint_command(
     files: tuple[str, ...],
-    form: str | None,
+    as_json: bool,
+    as_csv: bool,
     page: Path | None,
     pattern: str | None,
     order: Any,
@@ -380,6 +381,9 @@ def checkpoint_command(
     """
     from analyzer.pipeline import Forward, to_report
 
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv cannot share stdout: choose one.")
+    form = "json" if as_json else "csv" if as_csv else None
     if inputs and not (model or run_file):
         raise click.UsageError("--inputs goes with --model or --run.")
     if len(files) > 1 and not each:

@@ -449,6 +449,13 @@ def test_a_checkpoint_that_is_none_ends_with_3() -> None:
     assert result.exit_code == 3 and result.stdout == "" and "model.pt" in result.stderr
 
 
+def test_a_checkpoint_is_not_printed_in_two_forms_at_once() -> None:
+    Path("model.pt").write_text("text\n" * 50)
+    result = analyze("checkpoint", "model.pt", "--json", "--csv")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert "--json" in result.stderr and "--csv" in result.stderr
+
+
 def test_events_and_tables_are_diagnosed_alike() -> None:
     overfitting_events(Path("events"))
     overfitting(Path("table/metrics.csv"))
