@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analyzer.errors import IngestError
 from analyzer.ingest import delimited, layouts
+from analyzer.ingest.tables import cell
 from analyzer.model import Reading, Series
 
 REAL = Path(__file__).parents[2] / "shared" / "real_logs"
@@ -690,3 +691,8 @@ def test_a_padded_header_of_a_later_run_is_found(tmp_path: Path) -> None:
     found = curves(read(tmp_path, text, "results.csv"))
     assert found["val/map"] == ([3, 4, 5], [0.5] * 3)
     assert found["train/box_loss"][0] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_number_set_in_bold_is_that_number() -> None:
+    assert [cell(text) for text in ("**0.25**", "`3`", "*1e-3*")] == [0.25, 3.0, 1e-3]
+    assert cell("**") is None and cell("*best*") == "*best*"

@@ -157,3 +157,31 @@ def test_a_gradient_beside_other_quantities_is_one(tmp_path: Path) -> None:
     lines = [f"step {i} | loss {v} | grad {2 * v}e+04 | lr 0.1" for i, v in enumerate(VALUES)]
     found = curves(tmp_path, lines)
     assert set(found) == {"loss", "grad", "lr"} and found["grad"].values[0] == 6e4
+
+
+def test_names_within_ornaments_above_bare_numbers(tmp_path: Path) -> None:
+    lines: list[str] = []
+    for i, v in enumerate(VALUES):
+        lines += [
+            f"Epoch: 0{i + 1} | took 0m 57s",
+            "****train_loss,train_acc,valid_loss****",
+            f"{v}\t0.5\t{v + 1}",
+        ]
+    found = curves(tmp_path, lines)
+    assert found["train_loss"].values.tolist() == VALUES and found["valid_loss"].values[0] == 4
+    assert found["train_loss"].steps.tolist() == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "line", ["loss, accuracy", "the loss, the accuracy", "accuracy, then loss, then both"]
+)
+def test_numbers_further_below_are_not_of_those_names(tmp_path: Path, line: str) -> None:
+    lines = [f"step {i} score {v}" if i % 2 else "0.5, 0.25" for i, v in enumerate(VALUES)]
+    with pytest.raises(IngestError):
+        stdout.read(_written(tmp_path, [line, "and so on", *lines[::2]]))
+
+
+def _written(tmp_path: Path, lines: list[str]) -> Path:
+    path = tmp_path / "train.log"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path

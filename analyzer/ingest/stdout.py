@@ -15,7 +15,15 @@ from analyzer.ingest.printed.bars import Bars, advance, bar_in, finished
 from analyzer.ingest.printed.curves import MIN_LINES, curves_of, telling
 from analyzer.ingest.printed.dicts import entry_of_pairs, literal_pairs
 from analyzer.ingest.printed.entries import Entry, Plan, in_section
-from analyzer.ingest.printed.headings import Heading, begins_as_heading, heading_of, row_below, section_of
+from analyzer.ingest.printed.headings import (
+    Heading,
+    bare_names,
+    bare_row,
+    begins_as_heading,
+    heading_of,
+    row_below,
+    section_of,
+)
 from analyzer.ingest.printed.lines import (
     MAX_BYTES,
     PREFIX,
@@ -56,6 +64,7 @@ class Log:
     templates: Templates = field(default_factory=Templates)
     end: End = field(default_factory=End)
     heading: Heading | None = None  # of the table that may go on below
+    bare: tuple[int, tuple[str, ...]] | None = None  # the line of names without a counter, and they
     block: int = 0  # stretch between two ruled lines
     section: str = ""  # announced by a line above
     sectioned: dict[tuple[int, str], Entry] = field(default_factory=dict)
@@ -138,6 +147,8 @@ def _take(line: str, at: int, log: Log) -> None:
             log.section = ""
             return
         log.heading = heading_of(line) or log.heading
+        if names := bare_names(line):
+            log.bare = at, names
         if "nan" not in line.lower():
             _note(line, at, log)
             return
@@ -193,6 +204,9 @@ def _entry(line: str, at: int, log: Log) -> Entry | None:
     text, clock = without_prefix(line)
     text = unglued(text)
     if log.heading and (row := row_below(log.heading, text)):
+        return entry_of_pairs("", row, at, clock, log.templates)
+    if log.bare and at == log.bare[0] + 1 and (row := bare_row(log.bare[1], text)):
+        log.bare = at, log.bare[1]
         return entry_of_pairs("", row, at, clock, log.templates)
     pairs = literal_pairs(text)
     if pairs is not None:

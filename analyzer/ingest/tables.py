@@ -101,7 +101,7 @@ def _cell(text: str) -> float | tuple[float, ...] | str | None:
         return None
     if lowered in BOOLEANS:
         return BOOLEANS[lowered]
-    number = _number(lowered)
+    number = _number(lowered.strip("*`"))  # set in bold or as code
     if number is not None:
         return number
     if not re.search(r"\w", text):  # the rule under a header

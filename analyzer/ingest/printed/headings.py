@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyzer.ingest.json_rows import EPOCH_NAMES, METRIC, STEP_NAMES
@@ -11,6 +12,7 @@ from analyzer.ingest.tables import cell
 
 MOST_NAMES = 60
 NAME = re.compile(r"[A-Za-z_#%][\w ./%@:()\[\]+-]{0,40}")
+IDENTIFIER = re.compile(r"[A-Za-z][\w./@-]{0,40}")
 COUNTERS = frozenset((*EPOCH_NAMES, *STEP_NAMES))
 CLASSES, ALL_CLASSES = "class", "all"  # a detector's evaluation: one row for all classes, then one for each
 FIRST = re.compile(rf"[\s|#]*(?:{CLASSES}|{'|'.join(sorted(COUNTERS))})\b\s*[|,A-Za-z]", re.IGNORECASE)
@@ -52,6 +54,25 @@ def heading_of(line: str) -> Heading | None:
         return None
     ends = _ends(line) if not delimiter else ()
     return Heading(tuple(names), delimiter, tuple(wide) if _are_names(wide) else (), ends)
+
+
+def bare_names(line: str) -> tuple[str, ...]:
+    """Names between delimiters, two of them metrics, of which none counts: those of the numbers just below."""
+    if not ("," in line or "|" in line or "\t" in line) or ":" in line or not METRIC.search(line):
+        return ()
+    names = tuple(part.strip() for part in re.split(r"[,|\t]", line.strip(" *=#~-|\t\r\n")))
+    if len(set(names)) < len(names) or not all(IDENTIFIER.fullmatch(name) for name in names):
+        return ()
+    return names if sum(bool(METRIC.search(name)) for name in names) > 1 else ()
+
+
+def bare_row(names: Sequence[str], line: str) -> dict[str, float] | None:
+    """As many bare numbers as there are names, whatever stands between them; None for any other line."""
+    cells = re.split(r"\s*[,|]\s*|\s+", line.strip())
+    values = [cell(text) for text in cells]
+    if len(cells) != len(names) or not all(isinstance(value, float) for value in values):
+        return None
+    return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, float)}
 
 
 def section_of(line: str) -> str:
