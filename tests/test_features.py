@@ -496,3 +496,49 @@ def test_a_policy_that_turns_nan_is_found_without_a_training_loss(seed) -> None:
     assert found.severity == "critical"
     assert f"step {dies}" in found.summary
     assert "nan-loss" not in {f.rule for f in sound}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loss_back_up_in_training_and_validation_diverged_however_high_its_first_point(seed) -> None:
+    rng = np.random.default_rng(seed)
+    top = 6000 + 1000 * seed
+    down = 2000 + (top - 2000) * np.exp(-np.arange(30) / 6)
+    up = np.concatenate([np.linspace(2400, top, 6), np.full(12, top)])
+    train = np.concatenate([[3 * top], np.concatenate([down, up]) * np.exp(rng.normal(0, 0.01, 48))])
+    val = np.interp(np.arange(6, 49, 6), np.arange(49), train) / 3
+    recovered = np.concatenate([train[:31], 2000 * np.exp(rng.normal(0, 0.01, 18))])
+
+    def found(loss):
+        steps = dict(zip(range(6, 49, 6), val, strict=True))
+        rows = [{"step": i, "train_loss": float(v)} for i, v in enumerate(loss)]
+        rows += [{"step": s, "val_loss": float(v)} for s, v in steps.items()]
+        return {f.rule for f in analyzer.diagnose(sorted(rows, key=lambda row: row["step"]))}
+
+    assert "loss-divergence" in found(train)
+    assert "loss-divergence" not in found(recovered)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_accuracy_that_rises_to_the_majority_as_recall_dies_is_no_learning(seed) -> None:
+    rng = np.random.default_rng(seed)
+    n = 16 + 4 * seed
+    accuracy = 0.9 - 0.5 * np.exp(-np.arange(n) / 2) + rng.normal(0, 0.001, n)
+    dying = np.where(np.arange(n) < 4, 0.4 - 0.1 * np.arange(n), 0.0)
+    kept = 0.4 + 0.3 * np.arange(n) / n + rng.normal(0, 0.01, n)
+    loss = falling(n, start=0.7, seed=seed)
+    for recall, imbalanced in ((dying, True), (kept, False), (np.zeros(n), False)):
+        curves = {"train_loss": loss, "val_loss": loss, "val_accuracy": accuracy, "val_recall": recall}
+        assert ("class-imbalance" in {f.rule for f in analyzer.diagnose(curves)}) == imbalanced
+
+
+@pytest.mark.parametrize("frozen", [("0.bias",), ("0.weight", "0.bias")])
+def test_a_bias_before_a_normalisation_is_not_untrained_beside_a_weight_that_moved(tmp_path, frozen) -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    torch.save(net.state_dict(), tmp_path / "model_step_0.pt")
+    for name, values in net.named_parameters():
+        values.data += 0 if name in frozen else 0.1 * torch.randn_like(values)
+    torch.save(net.state_dict(), tmp_path / "model_step_100.pt")
+    findings = [f.rule for run in analyzer.analyze(tmp_path).runs for f in run.findings]
+    assert ("untrained-layer" in findings) == (len(frozen) > 1)

@@ -50,6 +50,13 @@ def highest(context: Context) -> Value:
     label="lowest balanced metric",
 )
 def balanced_final(context: Context) -> Value:
+    found = _balanced(context)
+    finals = [_final(s) for s in found]
+    worst = int(np.argmin(finals))
+    return Measurement(finals[worst], where=found[worst].tag)
+
+
+def _balanced(context: Context) -> list[Series]:
     found = [
         s
         for role in ("val_metric", "train_metric")
@@ -60,9 +67,25 @@ def balanced_final(context: Context) -> Value:
     ]
     if not found:
         raise Unavailable("no recall, F1 or balanced metric was logged", ("f1", "recall"))
-    finals = [_final(s) for s in found]
-    worst = int(np.argmin(finals))
-    return Measurement(finals[worst], where=found[worst].tag)
+    return found
+
+
+@feature(
+    "class.balanced_lost",
+    "flag",
+    "1 where recall, F1 or another metric that the majority class cannot lift began above 0.1 and is 0 at the end",
+    low=0,
+    high=1,
+)
+def balanced_lost(context: Context) -> Value:
+    """A fresh network answers at random; one that gave up the rare class no longer does."""
+    return float(
+        any(
+            np.nanmax(s.values[:3]) > 0.1 and _final(s) == 0
+            for s in _balanced(context)
+            if np.isfinite(s.values[:3]).any()
+        )
+    )
 
 
 @feature(

@@ -215,10 +215,19 @@ def _logged_growth(run: Run) -> dict[str, float]:
     label="unchanged",
 )
 def unchanged(context: Context) -> Value:
-    """Compared by their statistics: equal bytes have equal statistics."""
+    """Compared by their statistics: equal bytes have equal statistics.
+
+    A bias beside a weight that did change is left out: before a normalisation its gradient is 0.
+    """
     pairs = [(a, b) for a, b in _first_and_last(context) if _trainable(b)]
-    same = [b.name for a, b in pairs if _same(a, b)]
-    if len(same) == len(pairs):
+    equal = {b.name for a, b in pairs if _same(a, b)}
+    moved = {b.name.rpartition(".")[0] for _, b in pairs if b.name not in equal}
+    same = [
+        b.name
+        for _, b in pairs
+        if b.name in equal and not (b.name.endswith(".bias") and b.name.rpartition(".")[0] in moved)
+    ]
+    if len(equal) == len(pairs):
         raise Unavailable("no tensor changed between the checkpoints", ("second_checkpoint",))
     return Measurement(float(len(same)), where=same[0] if same else "", items=tuple(same))
 
@@ -294,6 +303,8 @@ def lacking_state(context: Context) -> Value:
 )
 def left_out(context: Context) -> Value:
     """What is frozen on purpose lies at one end, or is nearly everything (adapters); norms often are."""
+    if context.last_checkpoint.metadata.get("optimizer_names_known") is not True:
+        raise Unavailable("whose state the optimizer holds is not known", ("optimizer_state",))
     lacking = set(without_state(context.last_checkpoint))
     names = [s.name for s in _matrices(context)]
     held = [i for i, name in enumerate(names) if name not in lacking]

@@ -74,6 +74,15 @@ def final_ratio(context: Context) -> Value:
 
 
 @feature(
+    "lr.all_zero", "flag", "1 where the learning rate is logged as 0 at all of its points", low=0, high=1
+)
+def all_zero(context: Context) -> Value:
+    curve = _lr(context)
+    curve.need(3)
+    return float(not curve.raw.any())
+
+
+@feature(
     "lr.zero_share",
     "ratio",
     "share of the run, counted from its end, with a learning rate below 1 % of what it was for a twentieth of the run",
