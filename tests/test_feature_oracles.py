@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -462,6 +464,16 @@ def test_a_growing_weight_is_told_from_a_constant_one(seed):
         assert growing["train_loss.parts_regain"].value < 0.05
     assert features(np.ones(n))["train_loss.annealed"].value == 0
     assert isinstance(features(np.zeros(n))["train_loss.annealed"], Missing)
+
+
+def test_a_term_logged_at_other_steps_is_not_weighed_against_the_loss():
+    t = np.arange(60)
+    reconstruction, divergence = 100 + 90 * np.exp(-t / 6), 30 * (1 - np.exp(-(t + 1) / 4))
+    loss = reconstruction + np.minimum(1, t / 30) * divergence
+    run = run_of({"loss": loss, "recon_loss": reconstruction, "kl_loss": divergence})
+    moved = tuple(replace(s, steps=2 * s.steps) if s.role == "regularizer" else s for s in run.series)
+    assert compute(run)["train_loss.annealed"].value > 0.1
+    assert isinstance(compute(replace(run, series=moved))["train_loss.annealed"], Missing)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -36,7 +36,8 @@ def annealed(context: Context) -> Value:
     remainder, third = loss.raw - parts.raw, loss.n // 3
     if median(remainder[-third:]) < SEEN * abs(median(loss.raw[-third:])):
         raise Unavailable("the logged parts explain the whole loss", ("train_loss",))
-    grown = [_grown(remainder, s.values) for s in context.run.by_role("regularizer") if s.points == loss.n]
+    terms = context.run.by_role("regularizer")
+    grown = [_grown(remainder, s.values) for s in terms if np.array_equal(s.steps, loss.steps)]
     if not grown:
         raise Unavailable("no regularising term was logged beside the loss", ("regularizer",))
     return max(0.0, *grown) / abs(loss.to_raw(loss.end))
