@@ -111,3 +111,22 @@ def test_a_loss_that_repeats_tells_the_epoch_where_validation_comes_by_steps(cyc
     rows += [{"step": i, "eval_loss": losses[i - 60 : i + 1].mean()} for i in range(99, 560, 25)]
     sorted_rows = sorted(rows, key=lambda row: row["step"])
     assert ("unshuffled-data" in found(sorted_rows)) == (cycles == "fixed")
+
+
+def test_a_step_decay_calms_noisy_batches_at_a_sound_rate_too():
+    """Of so few of them none can say whether more than their noise swung before the cut."""
+    rate = np.where(np.arange(76) < 38, 0.05, 0.005)
+    for seed in SEEDS:
+        level = np.where(np.arange(76) < 38, falling(76, 1.5, 0.75, 0.1), 0.5)
+        assert "lr-too-high" not in found({"train_loss": noisy(level, seed, 0.25), "lr": rate})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_validation_that_never_moves_while_training_halves_its_loss_is_a_mismatch(seed):
+    train = noisy(falling(12, 1.1, 0.2, 0.4), seed, 0.01)
+    assert "train-val-mismatch" in found(
+        {"train_loss": train, "val_loss": noisy(np.full(12, 1.47), seed + 50, 0.01)}
+    )
+    assert "train-val-mismatch" not in found(
+        {"train_loss": train, "val_loss": noisy(falling(12, 1.47, 0.6, 0.4), seed + 50, 0.01)}
+    )
