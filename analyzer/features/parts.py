@@ -7,6 +7,7 @@ import numpy as np
 from analyzer.features import Context, Value, feature, once
 from analyzer.features.curves import Curve, Unavailable, parts_of
 from analyzer.features.robust import median
+from analyzer.features.trend import regain
 from analyzer.model import FloatArray
 
 SEEN = 0.01  # of the loss: a smaller remainder is rounding
@@ -75,7 +76,4 @@ def parts_descent(context: Context) -> Value:
     label="progress of the parts lost again",
 )
 def parts_regain(context: Context) -> Value:
-    parts = _parts(context)
-    if parts.span <= 0:
-        raise Unavailable("the parts never change", ("train_loss_part",))
-    return (parts.end - parts.best) / parts.span
+    return regain(_parts(context))

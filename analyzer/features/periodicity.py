@@ -15,9 +15,7 @@ from analyzer.model import FloatArray
 OUTLYING = 6.0  # times the usual deviation: beyond it a point counts no more
 CYCLES = 3  # epochs needed before a repetition can be told from chance
 OWN_CYCLES = 5  # before a period is taken from the loss itself
-SURELY = (
-    0.75  # correlation one period later: 0.9 and more in sorted data, below 0.5 in swings of no fixed period
-)
+SURELY = 0.75  # correlation a period later: 0.9 and more in sorted data, below 0.5 in swings of no period
 SEARCHED = 4000  # points up to which a period is looked for
 FEW_CYCLES = 12  # of epochs of fewer than 6 points
 
